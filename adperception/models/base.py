@@ -1,0 +1,41 @@
+"""What every trainable model gives to the engine."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Losses", "TrainableModel"]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The outcome of one training step.
+
+    Attributes:
+        total: scalar to be minimised, connected to every trainable parameter whatever the batch holds.
+        terms: named scalars to log; the non-finite guard names the first one that is not finite.
+    """
+
+    total: Tensor
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class TrainableModel(nn.Module, ABC):
+    """A model that the engine can train without knowing what it is."""
+
+    @abstractmethod
+    def forward(self, batch: Any, generator: torch.Generator | None = None) -> Losses:
+        """The training losses of ``batch``; every random draw comes from ``generator`` (a CPU generator)."""
+
+    @abstractmethod
+    def collate(self, training: bool) -> Callable[[Sequence[Any]], Any]:
+        """A small picklable callable that turns a list of dataset frames into this model's batch (runs in workers)."""
+
+    def after_optimizer_step(self, step: int, total_steps: int) -> None:  # noqa: B027 (optional)
+        """Called after optimizer step ``step`` (0, 1, ... ``total_steps`` - 1), identically on every rank."""
