@@ -17,9 +17,7 @@ __all__ = ["DATASETS", "EVALUATIONS", "MODELS", "TRANSFORMS", "build"]
 
 MODELS = Registry("adperception model", locations=["adperception.models"], scope="adperception")
 DATASETS = Registry("adperception dataset", locations=["adperception.datasets"], scope="adperception")
-TRANSFORMS = Registry(
-    "adperception transform", locations=["adperception.datasets.transforms"], scope="adperception"
-)
+TRANSFORMS = Registry("adperception transform", locations=["adperception.datasets.transforms"], scope="adperception")
 EVALUATIONS = Registry("adperception evaluation", locations=["adperception.evaluation"], scope="adperception")
 
 

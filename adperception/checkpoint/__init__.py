@@ -1,0 +1,1 @@
+"""Saving, loading and converting weights: safetensors and JSON, never a pickle."""

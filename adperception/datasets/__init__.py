@@ -1,0 +1,1 @@
+"""Datasets: one class, one file, the same methods."""

@@ -1,0 +1,1 @@
+"""Training: the only package that knows mmengine's Runner."""

@@ -1,0 +1,1 @@
+"""Voxelization, rotated boxes, points in boxes."""

@@ -1,0 +1,1 @@
+"""Losses: one loss, one file."""

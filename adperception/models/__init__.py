@@ -1,0 +1,1 @@
+"""Models: read top to bottom, typed inputs and outputs."""

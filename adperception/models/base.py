@@ -37,5 +37,5 @@ class TrainableModel(nn.Module, ABC):
     def collate(self, training: bool) -> Callable[[Sequence[Any]], Any]:
         """A small picklable callable that turns a list of dataset frames into this model's batch (runs in workers)."""
 
-    def after_optimizer_step(self, step: int, total_steps: int) -> None:  # noqa: B027 (optional)
+    def after_optimizer_step(self, step: int, total_steps: int) -> None:
         """Called after optimizer step ``step`` (0, 1, ... ``total_steps`` - 1), identically on every rank."""

@@ -1,0 +1,1 @@
+"""Simulators of LiDAR scenes and sensors."""

@@ -71,6 +71,4 @@ class LidarBatch:
 
     def pin_memory(self) -> LidarBatch:
         """The same batch in page-locked memory (called by the data loader)."""
-        return replace(
-            self, voxels=self.voxels.pin_memory(), points=tuple(p.pin_memory() for p in self.points)
-        )
+        return replace(self, voxels=self.voxels.pin_memory(), points=tuple(p.pin_memory() for p in self.points))

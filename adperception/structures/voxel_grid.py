@@ -24,9 +24,7 @@ class VoxelGrid:
         lower, upper = self.point_cloud_range[:3], self.point_cloud_range[3:]
         for axis, lo, hi, size in zip("xyz", lower, upper, self.voxel_size, strict=True):
             if size <= 0 or hi <= lo:
-                raise ValueError(
-                    f"VoxelGrid: {axis} range [{lo}, {hi}] m with voxel size {size} m holds no voxel."
-                )
+                raise ValueError(f"VoxelGrid: {axis} range [{lo}, {hi}] m with voxel size {size} m holds no voxel.")
             cells = (hi - lo) / size
             if abs(cells - round(cells)) > 1e-3:
                 raise ValueError(

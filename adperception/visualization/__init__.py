@@ -1,0 +1,1 @@
+"""Pictures: headless by default."""

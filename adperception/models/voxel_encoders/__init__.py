@@ -1,0 +1,1 @@
+"""From points in voxels to voxel features."""
