@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adperception.geometry.voxelization import VoxelCollate, Voxelizer, require_points_in_range
+from adperception.geometry.range_coverage import check_range_coverage
+from adperception.geometry.voxelization import VoxelCollate, Voxelizer
 from adperception.losses.bev_cosine import bev_cosine
 from adperception.losses.variance_regularizer import variance_regularizer
 from adperception.models.backbones.voxel_backbone_8x import BEV_STRIDE, VoxelBackBone8x
@@ -220,7 +221,7 @@ class ADLJEPA(TrainableModel):
         if not isinstance(points, PointCloud):
             channels = ("x", "y", "z", "intensity", "elongation")[: points.shape[1]]
             points = PointCloud(np.asarray(points, dtype=np.float32), channels)
-        require_points_in_range(points.xyz, self.grid)
+        check_range_coverage([points.xyz], self.grid)
         batch = self.collate(training=False)([LidarFrame("points", points)]).to(self.mask_token.device)
         was_training = self.context_encoder.training
         self.context_encoder.eval()
