@@ -109,7 +109,8 @@ def check(registry: Registry, config: Mapping[str, Any], **extra: Any) -> Any:
     """
     target = registry.find(config)
     parameters = inspect.signature(target).parameters
-    valid = [name for name in parameters if name not in extra]
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    valid = [name for name, parameter in parameters.items() if name not in extra and parameter.kind not in variadic]
     for key in config:
         if key != "type" and key not in valid:
             place = location_of(config, key)
