@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    speed = simulation.frames_per_second_per_worker
+    speed = simulation.frames_per_second_per_core
     if speed is None:
         print(f"{root} is complete already: nothing to do.")
     else:

@@ -84,7 +84,7 @@ class LidarSensor:
         beam, column = np.nonzero(image.part >= 0)
         part = image.part[beam, column]
         elevation_cosine = grid.elevation_cosine
-        range_m: Float = 1 / (image.inverse[beam, column] * elevation_cosine[beam])
+        range_m = np.reciprocal(image.inverse[beam, column] * elevation_cosine[beam])
         cosine = cosine[beam, column]
 
         table = MATERIAL_TABLE

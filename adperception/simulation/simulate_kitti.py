@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from adperception.datasets.formats.image_size import write_image_shapes
 from adperception.datasets.formats.kitti_calib import write_calibration
 from adperception.datasets.formats.kitti_label import KittiObject, write_labels
 from adperception.datasets.formats.point_files import write_bin
+from adperception.registry import PREPARATIONS
 from adperception.simulation.kitti_labels import draw_calibration, label_objects
 from adperception.simulation.lidar_sensor import LidarSensor
 from adperception.simulation.street_scene import draw_scene
@@ -86,6 +88,7 @@ def write_frame(frame: SimulatedFrame, root: Path, *, reduced: bool = False) -> 
         write_bin(training / "velodyne_reduced" / f"{frame.frame_id}.bin", frame.cloud.select(seen))
 
 
+@PREPARATIONS.register_module()
 class SimulateKitti:
     """Makes a tree of simulated frames, or finds it made.
 
@@ -149,10 +152,10 @@ class SimulateKitti:
         self._write_splits(sorted(shapes))
         self._write_manifest(complete=True)
         elapsed = time.perf_counter() - started
-        self.frames_per_second_per_worker = self.frames / elapsed / self.workers
+        self.frames_per_second_per_core = self.frames / elapsed / min(self.workers, os.cpu_count() or 1)
         return self.root
 
-    frames_per_second_per_worker: float | None = None
+    frames_per_second_per_core: float | None = None
     """Measured speed of the last call that simulated, writing included; ``None`` if nothing was simulated."""
 
     @property
