@@ -22,7 +22,7 @@ __all__ = ["STYLES", "StreetScene", "StreetStyle", "draw_scene"]
 _REACH_M = 95.0
 _DEPTH_M = 6.0
 _UNIT = ((-0.5, -0.5, 0.0), (0.5, 0.5, 1.0))
-_BLOCKS = {m: Model((box(*_UNIT, m),)) for m in (Material.FACADE, Material.METAL, Material.PAVEMENT)}
+_BLOCKS = {m: Model((box(*_UNIT, m),)) for m in (Material.FACADE, Material.METAL, Material.WALL)}
 _HEDGES = tuple(Model((box(*_UNIT, Material.FOLIAGE, depth),)) for depth in (0.15, 0.5))
 _GABLE = Model(
     (
@@ -32,7 +32,7 @@ _GABLE = Model(
                 [[0, 2, 1, 1.0], [0, -2, 1, 1.0], [1, 0, 0, 0.5], [-1, 0, 0, 0.5], [0, 0, -1, 0.0]], dtype=np.float64
             ),
             *_UNIT,
-            Material.FACADE,
+            Material.WALL,
         ),
     )
 )
@@ -83,19 +83,19 @@ class StreetStyle:
 
 STYLES: tuple[StreetStyle, ...] = (
     StreetStyle(
-        "residential", 0.42, (1, 1), (2.7, 3.3), (0.75, 0.6), (1.2, 2.4), (1.0, 6.0), 0.85, (1.5, 6.0), (5.0, 9.0),
-        (30, 90), (0, 4), (0, 2), (9, 22), 0.65,
+        "residential", 0.46, (1, 1), (2.5, 3.1), (0.75, 0.65), (0.8, 2.0), (0.5, 5.0), 0.85, (1.5, 6.0), (5.0, 9.0),
+        (25, 80), (0, 4), (0, 2), (7, 16), 0.5,
     ),
     StreetStyle(
-        "city", 0.30, (1, 2), (3.0, 3.5), (0.6, 0.7), (2.0, 4.5), (0.0, 1.0), 0.95, (0.0, 2.0), (8.0, 16.0),
-        (14, 45), (2, 12), (0, 4), (10, 25), 0.7, Material.PAVEMENT,
+        "city", 0.28, (1, 2), (2.8, 3.3), (0.7, 0.75), (1.2, 3.2), (0.0, 1.0), 0.95, (0.0, 2.0), (8.0, 16.0),
+        (14, 45), (2, 12), (0, 4), (9, 20), 0.5, Material.PAVEMENT,
     ),
     StreetStyle(
-        "arterial", 0.16, (2, 2), (3.2, 3.7), (0.1, 0.3), (1.5, 3.0), (4.0, 15.0), 0.5, (4.0, 25.0), (5.0, 14.0),
-        (12, 40), (0, 3), (0, 2), (8, 18), 0.5,
+        "arterial", 0.14, (2, 2), (3.1, 3.6), (0.1, 0.3), (1.2, 2.5), (1.5, 8.0), 0.5, (4.0, 25.0), (5.0, 14.0),
+        (12, 40), (0, 3), (0, 2), (7, 14), 0.4,
     ),
     StreetStyle(
-        "country", 0.12, (1, 2), (3.2, 3.8), (0.0, 0.0), (0.4, 1.0), (8.0, 30.0), 0.12, (10.0, 40.0), (4.0, 8.0),
+        "country", 0.12, (1, 2), (3.2, 3.8), (0.0, 0.0), (0.3, 0.8), (2.0, 12.0), 0.12, (10.0, 40.0), (4.0, 8.0),
         (25, 80), (0, 1), (0, 1), (5, 14), 0.2, Material.GRASS, 0.7,
     ),
 )  # fmt: skip
@@ -312,7 +312,7 @@ class _Builder:
         rng, style = self.rng, self.style
         for side in (1, -1):
             outer = self.edge[side] + self.sidewalk[side]
-            has_row = rng.random() < 0.6
+            has_row = rng.random() < 0.7
             spacing = self._draw(style.trees)
             for a, b in self._runs(5.0):
                 if has_row:
@@ -339,17 +339,15 @@ class _Builder:
         while u < b:
             length = float(rng.uniform(4, 14))
             kind, middle = rng.random(), u + length / 2
-            if kind < 0.45:
+            if kind < 0.5:
                 model = _HEDGES[int(rng.integers(2))]
-                self._add(model, middle, side * (v + 0.4), size=(length, rng.uniform(0.5, 1.0), rng.uniform(0.8, 2.0)))
-            elif kind < 0.7:
-                self._add(
-                    _BLOCKS[Material.FACADE], middle, side * (v + 0.15), size=(length, 0.25, rng.uniform(0.4, 1.8))
-                )
-            elif kind < 0.85 and self.setback[side] > 3:
+                self._add(model, middle, side * (v + 0.4), size=(length, rng.uniform(0.5, 1.2), rng.uniform(0.9, 2.4)))
+            elif kind < 0.72:
+                self._add(_BLOCKS[Material.WALL], middle, side * (v + 0.15), size=(length, 0.25, rng.uniform(0.5, 2.0)))
+            elif kind < 0.95 and self.setback[side] > 2.5:
                 for _ in range(2):
                     self._bush(rng.uniform(u, u + length), side * (v + rng.uniform(0.8, self.setback[side] - 1)))
-            u += length + float(rng.uniform(0.5, 4))
+            u += length + float(rng.uniform(0.2, 3.0))
 
     def _bush(self, u: float, v: float) -> None:
         if abs(u) < 75 and self._free(u, v, 0.8):
@@ -362,18 +360,18 @@ class _Builder:
         """A dense strip of bushes and trees, or a noise barrier, along the road."""
         rng = self.rng
         kind = rng.random()
-        if kind < 0.35:
+        if kind < 0.45:
             for u in np.arange(max(a, -70), min(b, 70), 3.2):
                 rise = max(self.bank[side], 0.0) * (v - self.edge[side] - self.sidewalk[side])
                 size = (float(rng.uniform(3, 4.5)), float(rng.uniform(1.2, 2.5)), float(rng.uniform(1.5, 4)) + rise)
                 self._add(_HEDGES[1], u, side * (v + rng.normal(0, 0.5)), yaw=rng.normal(0, 0.3), size=size)
-        elif kind < 0.7:
+        elif kind < 0.85:
             for u in np.arange(max(a, -60), min(b, 60), self._draw((4, 8))):
                 self._tree(u + rng.normal(0, 1), side * (v + rng.normal(0, 1.0)))
                 self._bush(u + rng.normal(0, 2), side * (v + rng.normal(0, 1.5)))
-        elif kind < 0.85 and a < 80 and b > -80:
+        elif a < 80 and b > -80:
             size = (min(b, 90) - max(a, -90), 0.3, float(rng.uniform(1.5, 3.5)))
-            self._add(_BLOCKS[Material.FACADE], (max(a, -90) + min(b, 90)) / 2, side * v, lift=-0.5, size=size)
+            self._add(_BLOCKS[Material.WALL], (max(a, -90) + min(b, 90)) / 2, side * v, lift=-0.5, size=size)
 
     def furniture(self) -> None:
         """Lamps, signs, signals, bins, bollards and guard rails."""
