@@ -82,7 +82,7 @@ class LidarSensor:
     height_m: float = 1.73
     max_range_m: float = 80.0
     range_noise_m: float = 0.012
-    half_signal: float = 2.8e-5
+    half_signal: float = 6e-5
     own_vehicle: tuple[tuple[float, float, float, float], ...] = OWN_VEHICLE
 
     def grid(self, azimuth_start: float = 0.0) -> RayGrid:
@@ -177,7 +177,7 @@ class LidarSensor:
     def _survives(self, signal: Float, dropout: Float, rng: np.random.Generator) -> NDArray[np.bool_]:
         """Which pulses are detected: a soft threshold on the signal, and losses that do not depend on it."""
         weakness = np.float32(self.half_signal) / np.maximum(signal, np.float32(1e-12))
-        probability = (1 - dropout) / (1 + weakness * np.sqrt(weakness))
+        probability = (1 - dropout) / (1 + weakness * weakness * np.sqrt(weakness))
         return np.asarray(rng.random(len(signal), dtype=np.float32) < probability)
 
 

@@ -83,11 +83,11 @@ class StreetStyle:
 
 STYLES: tuple[StreetStyle, ...] = (
     StreetStyle(
-        "residential", 0.46, (1, 1), (2.5, 3.1), (0.75, 0.65), (0.8, 2.0), (0.5, 5.0), 0.85, (1.5, 6.0), (5.0, 9.0),
+        "residential", 0.46, (1, 1), (2.4, 3.0), (0.75, 0.75), (0.5, 1.6), (0.5, 4.0), 0.85, (1.5, 6.0), (5.0, 9.0),
         (25, 80), (0, 4), (0, 2), (7, 16), 0.5,
     ),
     StreetStyle(
-        "city", 0.28, (1, 2), (2.8, 3.3), (0.7, 0.75), (1.2, 3.2), (0.0, 1.0), 0.95, (0.0, 2.0), (8.0, 16.0),
+        "city", 0.28, (1, 2), (2.7, 3.2), (0.8, 0.85), (1.0, 2.6), (0.0, 1.0), 0.95, (0.0, 2.0), (8.0, 16.0),
         (14, 45), (2, 12), (0, 4), (9, 20), 0.5, Material.PAVEMENT,
     ),
     StreetStyle(
@@ -128,6 +128,7 @@ def draw_scene(rng: np.random.Generator, sensor_height_m: float = 1.73) -> Stree
     builder.ground()
     builder.buildings()
     builder.greenery()
+    builder.backdrop()
     builder.furniture()
     builder.parked()
     builder.traffic()
@@ -326,6 +327,33 @@ class _Builder:
                 if style.name in ("country", "arterial"):
                     self._thicket(a, b, side, outer + self.setback[side] * rng.uniform(0.5, 1.0) + 2.0)
 
+    def backdrop(self) -> None:
+        """What closes the view behind the houses and at the ends of the road: tree lines, hills, other houses."""
+        rng = self.rng
+        for side in (1, -1):
+            v = side * (self.edge[side] + self.sidewalk[side] + self.setback[side] + rng.uniform(12, 30))
+            u = -80.0
+            while u < 80:
+                length = float(rng.uniform(10, 30))
+                middle = u + length / 2
+                if not any(abs(middle - c) < half + length / 2 for c, half in self.crossings) and rng.random() < 0.8:
+                    size = (length, float(rng.uniform(3, 6)), float(rng.uniform(4, 10)))
+                    self._add(_HEDGES[1], middle, v + rng.normal(0, 3), yaw=rng.normal(0, 0.1), size=size)
+                u += length + float(rng.uniform(0, 6))
+        for end in (1, -1):
+            if rng.random() < 0.7:
+                model = _HEDGES[1] if rng.random() < 0.6 else _BLOCKS[Material.FACADE]
+                size = (float(rng.uniform(4, 10)), float(rng.uniform(25, 60)), float(rng.uniform(4, 9)))
+                self._add(
+                    model, end * rng.uniform(60, 85), rng.normal(0, 5), lift=-1.0, yaw=rng.normal(0, 0.2), size=size
+                )
+        for centre, _ in self.crossings:
+            for side in (1, -1):
+                if rng.random() < 0.7:
+                    model = _HEDGES[1] if rng.random() < 0.5 else _BLOCKS[Material.FACADE]
+                    size = (float(rng.uniform(15, 40)), float(rng.uniform(4, 10)), float(rng.uniform(4, 9)))
+                    self._add(model, centre, side * rng.uniform(45, 75), lift=-1.0, yaw=rng.normal(0, 0.2), size=size)
+
     def _tree(self, u: float, v: float, share: float = 1.0) -> None:
         if abs(u) > 75 or self.rng.random() > share or not self._free(u, v, 0.5):
             return
@@ -421,7 +449,7 @@ class _Builder:
             v,
             yaw=yaw,
             size=(max(dimensions[0], 3.0), dimensions[1], dimensions[2]),
-            paint=float(rng.choice([0.2, 0.35, 0.7, 1.0, 1.3, 1.6])),
+            paint=float(rng.choice([0.5, 0.7, 0.9, 1.0, 1.15, 1.3])),
         )
 
     def parked(self) -> None:
