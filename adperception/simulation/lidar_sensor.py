@@ -32,6 +32,7 @@ OWN_VEHICLE: tuple[tuple[float, float, float, float], ...] = (
 
 _STOREY_M, _BAY_M = 3.0, 2.7
 _WINDOW_RECESS_M = 0.12
+_PATCH_COLUMNS = 4
 
 
 def spinning_64_elevations() -> NDArray[np.float64]:
@@ -68,7 +69,8 @@ class LidarSensor:
     Attributes:
         elevations_deg: beams, highest first.
         columns: firings of each beam per turn. The full beams of KITTI's clouds have up to 2,152
-            returns, at a median step of 0.18 degrees; 2,083 is what the sensor's data sheet gives for 10 turns a second.
+            returns, at a median step of 0.18 degrees; 2,083 is 360 degrees at the step of 0.1728
+            degrees that the sensor has at 10 turns a second.
         height_m: of the beams' origin above the ground below it.
         max_range_m: returns from farther away are not recorded.
         range_noise_m: standard deviation along the ray.
@@ -111,7 +113,7 @@ class LidarSensor:
         reach = (range_m * elevation_cosine[beam])[wall]
         position = np.stack([*(reach * direction[:, column[wall]]), reach * grid.elevation_tangent[beam[wall]]], axis=1)
         pane = wall[_in_window(position, scene.batch, part[wall])]
-        material[pane] = Material.GLASS
+        material[pane] = Material.PANE
         range_m[pane] += np.float32(_WINDOW_RECESS_M) / np.maximum(cosine[pane], np.float32(0.2))
 
         table = MATERIAL_TABLE
@@ -121,7 +123,10 @@ class LidarSensor:
         )
         reflectance = table.reflectance[material] * scene.paint[part]
         signal = reflectance * cosine ** table.lobe[material] / (range_m * range_m)
-        keep = self._survives(signal, table.dropout[material], rng)
+        # What lets light through or mirrors it away does so for neighbouring rays alike: holes come in patches.
+        patches = rng.random((grid.beams, -(-grid.columns // _PATCH_COLUMNS)), dtype=np.float32)
+        keep = patches[beam, column // _PATCH_COLUMNS] >= table.dropout[material]
+        keep &= self._detected(signal, rng)
         beam, column, part, range_m = beam[keep], column[keep], part[keep], range_m[keep]
         cosine, reflectance, material = cosine[keep], reflectance[keep], material[keep]
 
@@ -172,12 +177,12 @@ class LidarSensor:
         lift *= MATERIAL_TABLE.undulation_m[material] / np.float32(3)
         lift += MATERIAL_TABLE.growth_m[material] * rng.standard_exponential(len(lift), dtype=np.float32)
         drop = np.maximum(-grid.elevation_tangent[beam] * grid.elevation_cosine[beam] * range_m, np.float32(0.3))
-        return range_m * (1 - np.clip(lift / drop, np.float32(-0.3), np.float32(0.3)))
+        return np.asarray(range_m * (1 - np.clip(lift / drop, np.float32(-0.3), np.float32(0.3))))
 
-    def _survives(self, signal: Float, dropout: Float, rng: np.random.Generator) -> NDArray[np.bool_]:
-        """Which pulses are detected: a soft threshold on the signal, and losses that do not depend on it."""
+    def _detected(self, signal: Float, rng: np.random.Generator) -> NDArray[np.bool_]:
+        """Which pulses come back strong enough: a soft threshold on the signal."""
         weakness = np.float32(self.half_signal) / np.maximum(signal, np.float32(1e-12))
-        probability = (1 - dropout) / (1 + weakness * weakness * np.sqrt(weakness))
+        probability = 1 / (1 + weakness * weakness * np.sqrt(weakness))
         return np.asarray(rng.random(len(signal), dtype=np.float32) < probability)
 
 
