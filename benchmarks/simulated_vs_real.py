@@ -77,6 +77,8 @@ def draw_statistics(real: SweepStatistics, simulated: SweepStatistics, path: Pat
         axis.set_title(title, fontsize=10)
     axes[0, 2].set(yscale="log", xlabel="range, m")
     axes[1, 0].set_xscale("log")
+    axes[1, 0].set_xticks([3, 5, 10, 20, 40, 80], ["3", "5", "10", "20", "40", "80"])
+    axes[1, 0].minorticks_off()
     axes[0, 0].legend(frameon=False)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
@@ -102,7 +104,7 @@ def draw_scenes(root: Path, frame_ids: list[str], path: Path) -> None:
 
 def draw_view(root: Path, frame_ids: list[str], path: Path) -> None:
     """What the sensor sees ahead, in azimuth and elevation, coloured by range."""
-    figure, axes = plt.subplots(len(frame_ids), 1, figsize=(14, 2.7 * len(frame_ids)), layout="constrained")
+    figure, axes = plt.subplots(len(frame_ids), 1, figsize=(12, 2.4 * len(frame_ids)), layout="constrained")
     for axis, frame_id in zip(np.atleast_1d(axes), frame_ids, strict=True):
         points = read_points(root / f"training/velodyne/{frame_id}.bin").points
         horizontal = np.hypot(points[:, 0], points[:, 1])
@@ -110,7 +112,7 @@ def draw_view(root: Path, frame_ids: list[str], path: Path) -> None:
         elevation = np.degrees(np.arctan2(points[:, 2], horizontal))
         axis.scatter(-azimuth, elevation, s=1.5, c=np.log(horizontal), cmap="turbo", lw=0)
         axis.set(xlim=(-70, 70), ylim=(-25, 3), facecolor="black", xlabel="degrees to the right", ylabel="elevation")
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=64)
     plt.close(figure)
 
 

@@ -395,7 +395,7 @@ class _Builder:
             v,
             yaw=yaw,
             size=(max(dimensions[0], 3.0), dimensions[1], dimensions[2]),
-            paint=float(rng.choice([0.5, 0.7, 0.9, 1.0, 1.15, 1.3])),
+            paint=float(rng.choice([0.6, 0.8, 0.95, 1.0, 1.1, 1.25])),
         )
 
     def parked(self) -> None:
