@@ -105,6 +105,8 @@ class _Builder:
         self.grade_u, self.grade_v = float(rng.normal(0, 0.012)), float(rng.normal(0, 0.008))
         self.break_ahead, self.break_behind = rng.uniform(15, 50), -rng.uniform(15, 50)
         self.grade_ahead, self.grade_behind = float(rng.normal(0, 0.02)), float(rng.normal(0, 0.02))
+        # Where something closes the view along the road, ahead and behind.
+        self.ends = {end: float(rng.uniform(60, 85)) if rng.random() < 0.7 else _REACH_M for end in (1, -1)}
         self.height = height
         self.kerb = rng.uniform(0.06, 0.15) if style.name != "country" else rng.uniform(0.02, 0.06)
 
@@ -155,7 +157,9 @@ class _Builder:
         self.placements.append(Placement(model, self._position(u, v, z), yaw - self.yaw, size, paint))
 
     def _free(self, u: float, v: float, radius: float) -> bool:
-        """Whether a disc is free; if so it is taken."""
+        """Whether a disc is free; if so it is taken. Nothing is free where the view along the road ends."""
+        if not 6 - self.ends[-1] < u < self.ends[1] - 6:
+            return False
         own_v = v - self.ego_v
         if any(math.hypot(u - a, own_v - b) < radius + c for a, b, c in self.taken):
             return False
@@ -287,12 +291,11 @@ class _Builder:
                     self._add(_HEDGES[1], middle, v + rng.normal(0, 3), yaw=rng.normal(0, 0.1), size=size)
                 u += length + float(rng.uniform(0, 6))
         for end in (1, -1):
-            if rng.random() < 0.7:
+            if self.ends[end] < _REACH_M:
                 model = _HEDGES[1] if rng.random() < 0.6 else _BLOCKS[Material.FACADE]
                 size = (float(rng.uniform(4, 10)), float(rng.uniform(25, 60)), float(rng.uniform(4, 9)))
-                self._add(
-                    model, end * rng.uniform(60, 85), rng.normal(0, 5), lift=-1.0, yaw=rng.normal(0, 0.2), size=size
-                )
+                u = end * (self.ends[end] + size[0] / 2)
+                self._add(model, u, rng.normal(0, 5), lift=-1.0, yaw=rng.normal(0, 0.1), size=size)
         for centre, _ in self.crossings:
             for side in (1, -1):
                 if rng.random() < 0.7:
@@ -431,7 +434,7 @@ class _Builder:
             for side in (1, -1):
                 for direction in (1, -1):
                     v = self.edge[side] + self._draw(spacing) * rng.random() * 0.5
-                    while v < 45:
+                    while v < 36:
                         self._vehicle(centre + direction * half * 0.5, side * v, direction * math.pi / 2)
                         v += max(6.5, self._draw(spacing))
                 if half > 4.2:  # room for parked cars
