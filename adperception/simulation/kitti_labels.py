@@ -19,9 +19,9 @@ __all__ = ["IMAGE_SIZES", "draw_calibration", "label_objects", "occlusion_level"
 IMAGE_SIZES: tuple[tuple[int, int], ...] = ((375, 1242), (375, 1242), (374, 1238), (370, 1224))
 """Image heights and widths in pixels as KITTI's recording days have them."""
 
-_OCCLUSION_LIMITS = (0.75, 0.40, 0.10)
+_OCCLUSION_LIMITS = (0.75, 0.40, 0.15)
 _FEW_RAYS = 4
-_MIN_HEIGHT_PX = {0: 8.0, 1: 22.0, 2: 30.0, 3: 8.0}
+_MIN_HEIGHT_PX = {0: 8.0, 1: 24.0, 2: 38.0, 3: 8.0}
 _MAX_TRUNCATION = 0.9
 
 
@@ -62,7 +62,7 @@ def occlusion_level(rays_met: int, rays_alone: int) -> int | None:
         rays_alone: rays that would meet it if it stood alone.
 
     Returns:
-        0 (at least 75 % seen), 1 (40 %), 2 (10 %), 3 (unknown: fewer than 4 rays aim at it, too few for a share), or
+        0 (at least 75 % seen), 1 (40 %), 2 (15 %), 3 (unknown: fewer than 4 rays aim at it, too few for a share), or
         ``None`` for an object that is hidden so far that KITTI's annotators would not have labelled it.
     """
     if rays_met == 0:
@@ -82,7 +82,7 @@ def label_objects(
     """Label lines of a frame, nearest first, ``DontCare`` areas last.
 
     Objects outside the image, or hidden altogether, are left out. Those nearly hidden, without a point, or too small
-    (8 pixels high; 22 if partly, 30 if largely occluded) become ``DontCare`` areas, as annotators leave what they
+    (8 pixels high; 24 if partly, 38 if largely occluded) become ``DontCare`` areas, as annotators leave what they
     cannot make out.
     """
     boxes = placement_boxes(placements)

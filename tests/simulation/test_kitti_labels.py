@@ -37,8 +37,8 @@ def frames() -> list[SimulatedFrame]:
 
 
 def test_occlusion_levels() -> None:
-    assert [occlusion_level(met, 100) for met in (100, 76, 74, 41, 39, 11)] == [0, 0, 1, 1, 2, 2]
-    assert occlusion_level(9, 100) is None
+    assert [occlusion_level(met, 100) for met in (100, 76, 74, 41, 39, 16)] == [0, 0, 1, 1, 2, 2]
+    assert occlusion_level(14, 100) is None
     assert occlusion_level(0, 100) is None
     assert occlusion_level(2, 3) == 3
 
