@@ -83,7 +83,7 @@ def discard(temporary: Path) -> None:
 
 
 def prune(root: Path, keep: int, protected_steps: Iterable[int]) -> None:
-    """Remove all but the newest ``keep`` checkpoints and those of ``protected_steps``. Call it after ``commit`` only."""
+    """Remove all but the newest ``keep`` checkpoints and those of ``protected_steps``. Only after a ``commit``."""
     protected = {step_directory(root, step) for step in protected_steps}
     for directory in list_checkpoints(root)[keep:]:
         if directory not in protected:
