@@ -133,7 +133,7 @@ def test_the_batch_does_not_share_memory_with_the_dataset() -> None:
     assert (batch.voxels.features == 0.5).all()
 
 
-def test_collate_is_picklable_and_refuses_nothing() -> None:
+def test_collate_is_picklable_and_refuses_an_empty_list() -> None:
     collate = pickle.loads(pickle.dumps(VoxelCollate(Voxelizer(GRID, 5, 100), XYZI)))
     assert len(collate([frame("a", crowded_points())])) == 1
     with pytest.raises(ValueError, match="list of frames is empty"):
