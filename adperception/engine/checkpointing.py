@@ -95,9 +95,8 @@ def _write_files(trainer: Trainer, directory: Path) -> dict[str, tuple[int, str]
     rank_name = layout.rank_file(trainer.processes.rank)
     records = {rank_name: save.write_tensors(directory / rank_name, _rank_tensors())}
     if trainer.processes.is_main:
-        metadata = {key: json.dumps(value) for key, value in _description(trainer).items()}
         model_file, optimizer_file = directory / layout.MODEL_FILE, directory / layout.OPTIMIZER_FILE
-        records[layout.MODEL_FILE] = save.write_tensors(model_file, trainer.model.state_dict(), metadata)
+        records[layout.MODEL_FILE] = save.write_tensors(model_file, trainer.model.state_dict(), _description(trainer))
         tensors, _ = flatten_optimizer(trainer.optimizer, trainer.model)
         records[layout.OPTIMIZER_FILE] = save.write_tensors(optimizer_file, tensors)
     return {name: (record.size_bytes, record.sha256) for name, record in records.items()}
@@ -116,7 +115,6 @@ def _description(trainer: Trainer) -> dict[str, Any]:
         "input_channels": list(getattr(dataset, "channels", ())),
         "kernel_layout": "KRSC",
         "step": trainer.progress.step,
-        "config_sha256": trainer.config.sha256(),
     }
 
 
@@ -126,6 +124,7 @@ def _state(trainer: Trainer) -> dict[str, Any]:
     return {
         **_description(trainer),
         "config": trainer.config.values,
+        "config_sha256": trainer.config.sha256(),
         "progress": dataclasses.asdict(trainer.progress),
         "epoch": trainer.epochs_done,
         "total_steps": trainer.total_steps,

@@ -87,7 +87,7 @@ class TrainingRunner(Runner):
         """DDP around the model if there are several processes; buffers follow process 0 before every forward pass."""
         if self.trainer.processes.world_size == 1:
             return model
-        return DistributedDataParallel(model, broadcast_buffers=True, find_unused_parameters=False)
+        return DistributedDataParallel(model, find_unused_parameters=False)
 
     def build_logger(self, log_level: object = None) -> Any:
         """A logger that stays silent: our hooks write the logs."""

@@ -134,7 +134,7 @@ def _fault_from_environment() -> None:
         commit(path)
 
     def disk_full(descriptor: int) -> None:
-        if os.environ["TOY_FULL"] in os.readlink(f"/proc/self/fd/{descriptor}"):
+        if os.environ["TOY_FULL"] in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
             raise OSError(28, "No space left on device")
         fsync(descriptor)
 
