@@ -38,8 +38,9 @@ def main() -> int:
 
 
 def _train(arguments: argparse.Namespace, work_dir: Path, is_main: bool) -> int:
-    # Imported here: torch takes seconds, and a misspelt config should not.
+    # Imported here: torch takes seconds, and the first line and a misspelt config should not.
     from adperception.config import load_config
+    from adperception.engine.settings import parse_settings
 
     overrides = list(arguments.cfg_options)
     if arguments.seed is not None:
@@ -48,6 +49,7 @@ def _train(arguments: argparse.Namespace, work_dir: Path, is_main: bool) -> int:
     if is_main:
         for line in config.overrides:
             print(line, flush=True)
+    parse_settings(config.values)
 
     from adperception.engine.run import RunOptions, train
 
