@@ -1,1 +1,21 @@
-"""Sparse 3D convolutions."""
+"""Sparse 3D convolutions: one API, several backends, the same weights."""
+
+from adperception.sparse.backends import available_backends, set_backend, use_backend
+from adperception.sparse.batch_norm import SparseBatchNorm1d
+from adperception.sparse.checks import set_debug_mode
+from adperception.sparse.layers import SparseConv3d, SparseConvolution, SparseSequential, SubMConv3d, name_layers
+from adperception.sparse.tensor import SparseTensor
+
+__all__ = [
+    "SparseBatchNorm1d",
+    "SparseConv3d",
+    "SparseConvolution",
+    "SparseSequential",
+    "SparseTensor",
+    "SubMConv3d",
+    "available_backends",
+    "name_layers",
+    "set_backend",
+    "set_debug_mode",
+    "use_backend",
+]

@@ -1,0 +1,126 @@
+"""VoxelBackBone8x: the sparse 3D encoder of SECOND (Yan et al., Sensors 2018), as OpenPCDet shapes it.
+
+Twelve sparse convolutions in five stages take a voxel grid to an eighth of its resolution along x and y. Module names
+are OpenPCDet's, so that a state dict of either side fits the other without a table.
+
+Shape legend: B batch, D0 x H0 x W0 the sparse grid (z, y, x), H = H0 / 8, W = W0 / 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from adperception.registry import MODELS
+from adperception.sparse import (
+    SparseBatchNorm1d,
+    SparseConv3d,
+    SparseSequential,
+    SparseTensor,
+    SubMConv3d,
+    name_layers,
+)
+from adperception.structures import VoxelGrid, Voxels
+
+__all__ = ["BEV_STRIDE", "VoxelBackBone8x", "bev_layers"]
+
+BEV_STRIDE = 8
+"""Voxels per bird's-eye-view cell along x and y."""
+
+OUT_CHANNELS = 128
+
+
+def _sub(in_channels: int, out_channels: int, key: str) -> SparseSequential:
+    return _with_norm(SubMConv3d(in_channels, out_channels, 3, key=key), out_channels)
+
+
+def _down(in_channels: int, out_channels: int, key: str, padding: int | Sequence[int] = 1) -> SparseSequential:
+    conv = SparseConv3d(in_channels, out_channels, 3, stride=2, padding=padding, key=key)
+    return _with_norm(conv, out_channels)
+
+
+def _with_norm(conv: nn.Module, channels: int) -> SparseSequential:
+    return SparseSequential(conv, SparseBatchNorm1d(channels, eps=1e-3, momentum=0.01), nn.ReLU(inplace=True))
+
+
+def bev_layers(n_z: int) -> int:
+    """Layers along z that the encoder leaves of ``n_z`` voxels; 0 if it cannot take so few."""
+    depth = n_z + 1
+    for kernel, stride, padding in ((3, 2, 1), (3, 2, 1), (3, 2, 0), (3, 2, 0)):
+        depth = (depth + 2 * padding - kernel) // stride + 1
+        if depth < 1:
+            return 0
+    return depth
+
+
+class VoxelBackBone8x(nn.Module):
+    """Voxels to a bird's-eye-view map.
+
+    Args:
+        in_channels: features per voxel (4: x, y, z, intensity; 5: and elongation).
+        grid: the voxel grid. x and y must be multiples of 8 voxels.
+        bev_channels: channels that the map is expected to have, 256 for published checkpoints; they follow from the
+            depth of the grid as ``128 * layers``.
+
+    Raises:
+        ValueError: if the grid does not fit.
+    """
+
+    def __init__(self, in_channels: int, grid: VoxelGrid, bev_channels: int = 256) -> None:
+        super().__init__()
+        self.in_channels, self.grid, self.bev_channels = in_channels, grid, bev_channels
+        _check_grid(grid, bev_channels)
+        self.conv_input = _sub(in_channels, 16, "subm1")
+        self.conv1 = SparseSequential(_sub(16, 16, "subm1"))
+        self.conv2 = SparseSequential(_down(16, 32, "spconv2"), _sub(32, 32, "subm2"), _sub(32, 32, "subm2"))
+        self.conv3 = SparseSequential(_down(32, 64, "spconv3"), _sub(64, 64, "subm3"), _sub(64, 64, "subm3"))
+        self.conv4 = SparseSequential(_down(64, 64, "spconv4", (0, 1, 1)), _sub(64, 64, "subm4"), _sub(64, 64, "subm4"))
+        self.conv_out = _with_norm(
+            SparseConv3d(64, OUT_CHANNELS, (3, 1, 1), stride=(2, 1, 1), key="spconv_down2"), OUT_CHANNELS
+        )
+        name_layers(self, "voxel_backbone_8x.")
+
+    @property
+    def bev_shape(self) -> tuple[int, int]:
+        """``(H, W)`` of the map."""
+        _, y, x = self.grid.shape_zyx
+        return y // BEV_STRIDE, x // BEV_STRIDE
+
+    def forward(self, voxels: Voxels) -> Tensor:
+        """``(B, 256, H, W)``, channel = ``c * 2 + z``, channels-last in memory; zeros where nothing was active."""
+        x = SparseTensor(voxels.features, voxels.coordinates, self.grid.sparse_shape, voxels.batch_size)
+        for stage in (self.conv_input, self.conv1, self.conv2, self.conv3, self.conv4, self.conv_out):
+            x = stage(x)
+        return x.dense().flatten(1, 2)
+
+
+def _check_grid(grid: VoxelGrid, bev_channels: int) -> None:
+    n_z, n_y, n_x = grid.shape_zyx
+    for axis, n in (("x", n_x), ("y", n_y)):
+        if n % BEV_STRIDE:
+            raise ValueError(
+                f"VoxelBackBone8x: {n} voxels along {axis} are not a multiple of {BEV_STRIDE}. Change the range along "
+                f"{axis} to {n - n % BEV_STRIDE} or {n - n % BEV_STRIDE + BEV_STRIDE} voxels."
+            )
+    layers = bev_layers(n_z)
+    if layers * OUT_CHANNELS == bev_channels:
+        return
+    fitting = [n for n in range(1, 1000) if bev_layers(n) * OUT_CHANNELS == bev_channels]
+    if not fitting:
+        raise ValueError(f"VoxelBackBone8x: bev_channels={bev_channels} is not a multiple of {OUT_CHANNELS}.")
+    height = grid.point_cloud_range[5] - grid.point_cloud_range[2]
+    nearest = min(fitting, key=lambda n: abs(n - n_z))
+    raise ValueError(
+        f"VoxelBackBone8x: n_z = {n_z} voxels along z (range {height:g} m, voxel size {grid.voxel_size[2]:g} m) give "
+        f"{layers * OUT_CHANNELS} BEV channels, expected {bev_channels}. That needs {fitting[0]} to {fitting[-1]} voxels "
+        f"along z: the nearest voxel size is {height / nearest:g} m ({nearest} voxels)."
+    )
+
+
+@MODELS.register_module(name="VoxelBackBone8x")
+def voxel_backbone_8x(
+    point_cloud_range: Sequence[float], voxel_size: Sequence[float], in_channels: int = 4, bev_channels: int = 256
+) -> VoxelBackBone8x:
+    """A ``VoxelBackBone8x`` from plain config values."""
+    return VoxelBackBone8x(in_channels, VoxelGrid.create(point_cloud_range, voxel_size), bev_channels)
