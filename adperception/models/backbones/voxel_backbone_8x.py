@@ -113,8 +113,8 @@ def _check_grid(grid: VoxelGrid, bev_channels: int) -> None:
     nearest = min(fitting, key=lambda n: abs(n - n_z))
     raise ValueError(
         f"VoxelBackBone8x: n_z = {n_z} voxels along z (range {height:g} m, voxel size {grid.voxel_size[2]:g} m) give "
-        f"{layers * OUT_CHANNELS} BEV channels, expected {bev_channels}. That needs {fitting[0]} to {fitting[-1]} voxels "
-        f"along z: the nearest voxel size is {height / nearest:g} m ({nearest} voxels)."
+        f"{layers * OUT_CHANNELS} BEV channels, expected {bev_channels}. That needs {fitting[0]} to {fitting[-1]} "
+        f"voxels along z: the nearest voxel size is {height / nearest:g} m ({nearest} voxels)."
     )
 
 

@@ -1,0 +1,195 @@
+"""The top-level keys of a config, typed and checked before anything is built."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from adperception.config import nearest
+from adperception.located_dict import LocatedDict, location_of
+
+__all__ = ["CheckpointSettings", "LogSettings", "Settings", "TrainSettings", "parse_settings"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long and in which portions to train. Give exactly one of ``epochs`` and ``steps``.
+
+    Attributes:
+        batch_size: frames per process and forward pass.
+        epochs: passes over the training frames.
+        steps: optimizer steps.
+        accumulate_steps: forward passes per optimizer step. The effective batch is ``batch_size * accumulate_steps``
+            times the number of processes.
+        workers: data-loading processes per training process; the data do not depend on it.
+        clip_grad_norm: largest norm of the whole gradient; ``None`` does not clip.
+        drop_last: leave out the last optimizer step of an epoch if it would have fewer frames than the others.
+        on_non_finite: what a NaN or infinite loss or gradient does: ``"stop"`` the run, or ``"skip"`` and count the
+            step.
+        evaluate_first: run the evaluations once before the first step, as a baseline and to find a broken one early.
+    """
+
+    batch_size: int
+    epochs: int | None = None
+    steps: int | None = None
+    accumulate_steps: int = 1
+    workers: int = 0
+    clip_grad_norm: float | None = None
+    drop_last: bool = False
+    on_non_finite: Literal["stop", "skip"] = "stop"
+    evaluate_first: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"give exactly one of epochs and steps, not epochs={self.epochs} and steps={self.steps}.")
+        for name in ("batch_size", "accumulate_steps", "epochs", "steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1.")
+        if self.workers < 0:
+            raise ValueError(f"workers={self.workers} must be 0 or more.")
+        if self.clip_grad_norm is not None and not self.clip_grad_norm > 0:
+            raise ValueError(f"clip_grad_norm={self.clip_grad_norm} must be positive, or None for no clipping.")
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """When to save and what to keep. Without an interval, every epoch; the end of a run is always saved.
+
+    Attributes:
+        every_steps: save after this many optimizer steps.
+        every_epochs: save after this many epochs.
+        keep: number of newest checkpoints that stay on disk.
+        best: name of an evaluation metric; the checkpoint with its best value stays as well.
+        best_rule: ``"less"`` or ``"greater"`` is better.
+    """
+
+    every_steps: int | None = None
+    every_epochs: int | None = None
+    keep: int = 3
+    best: str | None = None
+    best_rule: Literal["less", "greater"] = "less"
+
+    def __post_init__(self) -> None:
+        for name in ("every_steps", "every_epochs", "keep"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1.")
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """How often to write a line of ``log.jsonl`` and TensorBoard.
+
+    Attributes:
+        every_steps: optimizer steps between two lines.
+    """
+
+    every_steps: int = 10
+
+    def __post_init__(self) -> None:
+        if self.every_steps < 1:
+            raise ValueError(f"every_steps={self.every_steps} must be at least 1.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A whole config. Sections with a ``type`` stay mappings; their registry checks them.
+
+    Attributes:
+        model: section of MODELS.
+        train_dataset: section of DATASETS.
+        optimizer: section of OPTIMIZERS.
+        schedule: section of SCHEDULES.
+        train: how long and in which portions.
+        val_dataset: section of DATASETS, for the evaluations.
+        prepare: section of PREPARATIONS, called once before the datasets are built (e.g. makes simulated data).
+        evaluations: sections of EVALUATIONS.
+        checkpoint: when to save.
+        log: how often to log.
+        seed: seed of everything random; ``--seed`` replaces it.
+    """
+
+    model: Mapping[str, Any]
+    train_dataset: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    train: TrainSettings
+    schedule: Mapping[str, Any] = field(default_factory=lambda: {"type": "Constant"})
+    val_dataset: Mapping[str, Any] | None = None
+    prepare: Mapping[str, Any] | None = None
+    evaluations: Sequence[Mapping[str, Any]] = ()
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} must be 0 or more.")
+        if self.evaluations and self.val_dataset is None:
+            raise ValueError("evaluations need a val_dataset, but the config has none.")
+
+
+def parse_settings(values: Mapping[str, Any]) -> Settings:
+    """Check the top level of a config and its ``train``, ``checkpoint`` and ``log`` sections.
+
+    Raises:
+        ValueError: for an unknown, missing or wrongly typed key, with file, line and the nearest valid name.
+    """
+    return _parse(Settings, values, "a top-level key")
+
+
+def _parse(cls: type[T], section: Mapping[str, Any], what: str) -> T:
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, cls))}
+    arguments: dict[str, Any] = {}
+    for key, value in section.items():
+        place = location_of(section, key)
+        if key not in fields:
+            raise ValueError(f'{place}"{key}" is not {what}.{nearest(key, list(fields))}')
+        if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
+            value = _parse(typing.cast(Any, hints[key]), value, f"an option of {key}")
+        elif not _fits(value, hints[key]):
+            raise ValueError(f"{place}{key}={value!r} must be {_describe(hints[key])}, not {type(value).__name__}.")
+        arguments[key] = value
+    place = next(iter(section.locations.values()), "") if isinstance(section, LocatedDict) else ""
+    for name, entry in fields.items():
+        required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+        if required and name not in arguments:
+            raise ValueError(f'{place}{"  " if place else ""}"{name}" is missing; it is needed as {what}.')
+    try:
+        return cls(**arguments)
+    except ValueError as error:
+        raise ValueError(f"{place}{'  ' if place else ''}{what.removeprefix('an option of ')}: {error}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in options)
+    if origin is Literal:
+        return value in options
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if origin is Sequence:
+        return isinstance(value, (list, tuple)) and all(_fits(item, options[0]) for item in value)
+    return isinstance(value, origin or hint)
+
+
+def _describe(hint: Any) -> str:
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_describe(option) for option in options)
+    if origin is Literal:
+        return " or ".join(repr(option) for option in options)
+    if hint is type(None):
+        return "None"
+    names = {float: "a number", int: "an integer", bool: "True or False", str: "a string"}
+    return names.get(hint, "a list of sections" if origin is Sequence else "a section, dict(...)")
