@@ -83,7 +83,9 @@ class StandInModel(nn.Module):
         return StandInEmbeddings(context, prediction, target, masks)
 
     def forward(self, batch: LidarBatch, generator: torch.Generator | None = None) -> Losses:
-        e = self.embed(batch, generator)
+        return self.losses(self.embed(batch, generator))
+
+    def losses(self, e: StandInEmbeddings) -> Losses:
         distance = 1 - (e.prediction * e.target).sum(1)
         hidden = distance[e.masks.target_cells].mean()
         return Losses(hidden, {"hidden_cells": hidden})

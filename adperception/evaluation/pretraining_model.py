@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from adperception.structures import LidarBatch, VoxelGrid
+
+if TYPE_CHECKING:
+    from adperception.models.base import Losses
 
 __all__ = ["BevMasks", "Embeddings", "PretrainingModel", "as_pretraining_model"]
 
@@ -64,8 +67,8 @@ class PretrainingModel(Protocol):
     def embed(self, batch: LidarBatch, generator: torch.Generator | None) -> Embeddings:
         """The embeddings of a batch; the masks are drawn from ``generator``."""
 
-    def __call__(self, batch: LidarBatch, generator: torch.Generator | None) -> Any:
-        """The losses of a batch."""
+    def losses(self, embeddings: Any) -> Losses:
+        """The losses of what :meth:`embed` returned."""
 
 
 def as_pretraining_model(model: nn.Module) -> PretrainingModel:
@@ -74,7 +77,7 @@ def as_pretraining_model(model: nn.Module) -> PretrainingModel:
     Raises:
         ValueError: if the model has no ``embed`` or no ``empty_token``, so its representation cannot be measured.
     """
-    missing = [name for name in ("embed", "empty_token", "grid") if not hasattr(model, name)]
+    missing = [name for name in ("embed", "losses", "empty_token", "grid") if not hasattr(model, name)]
     if missing:
         raise ValueError(
             f"{type(model).__name__} has no {' and no '.join(missing)}: only joint-embedding pre-training models "

@@ -128,11 +128,11 @@ class RepresentationEvaluation:
         frames = 0
         for index, cpu_batch in enumerate(batches):
             batch = cpu_batch.to(device)
-            losses = model(batch, mask_generator(self.mask_seed, 0, index))
+            embeddings = measured.embed(batch, mask_generator(self.mask_seed, 0, index))
+            losses = measured.losses(embeddings)
             for name, value in {**losses.terms, "loss": losses.total}.items():
                 sums[f"val_{name}"] += float(value) * len(batch)
             if frames < self.probe_frames:
-                embeddings = measured.embed(batch, mask_generator(self.mask_seed, 0, index))
                 collected.add(embeddings, mask_generator(self.mask_seed, 2, index))
             frames += len(batch)
         return {name: value / frames for name, value in sums.items()}, collected

@@ -98,7 +98,7 @@ def test_bad_options_and_models_are_named(data):
         RepresentationEvaluation(statistics_batches=5)
     with pytest.raises(ValueError, match="probe_frames=0 must be 1 or more"):
         RepresentationEvaluation(probe_frames=0)
-    with pytest.raises(ValueError, match="Linear has no embed and no empty_token"):
+    with pytest.raises(ValueError, match="Linear has no embed and no losses"):
         RepresentationEvaluation()(nn.Linear(1, 1), data, device="cpu", step=0)
 
 
