@@ -12,7 +12,7 @@ from adperception.structures import LidarBatch, VoxelGrid
 if TYPE_CHECKING:
     from adperception.models.base import Losses
 
-__all__ = ["BevMasks", "Embeddings", "PretrainingModel", "as_pretraining_model"]
+__all__ = ["BevMasks", "Embeddings", "PretrainingModel", "as_pretraining_model", "is_pretraining_model"]
 
 
 class BevMasks(Protocol):
@@ -67,20 +67,32 @@ class PretrainingModel(Protocol):
     def embed(self, batch: LidarBatch, generator: torch.Generator | None) -> Embeddings:
         """The embeddings of a batch; the masks are drawn from ``generator``."""
 
+    def encode(self, points: Tensor) -> Tensor:
+        """The BEV map ``(1, C, H, W)`` of one whole cloud ``(N, channels)``, nothing hidden."""
+
     def losses(self, embeddings: Any) -> Losses:
         """The losses of what :meth:`embed` returned."""
+
+
+def is_pretraining_model(model: nn.Module) -> bool:
+    """Whether ``model`` has everything that :class:`PretrainingModel` asks for."""
+    return not _missing(model)
 
 
 def as_pretraining_model(model: nn.Module) -> PretrainingModel:
     """``model`` under the type of this module.
 
     Raises:
-        ValueError: if the model has no ``embed`` or no ``empty_token``, so its representation cannot be measured.
+        ValueError: if the model lacks one of the members, so that its representation cannot be measured.
     """
-    missing = [name for name in ("embed", "losses", "empty_token", "grid") if not hasattr(model, name)]
+    missing = _missing(model)
     if missing:
         raise ValueError(
             f"{type(model).__name__} has no {' and no '.join(missing)}: only joint-embedding pre-training models "
             "can be measured this way. Remove RepresentationEvaluation from `evaluations` of the config."
         )
     return cast(PretrainingModel, model)
+
+
+def _missing(model: nn.Module) -> list[str]:
+    return [name for name in ("embed", "losses", "encode", "empty_token", "grid") if not hasattr(model, name)]
