@@ -55,14 +55,10 @@ class StandInModel(nn.Module):
         mean = sums / counts.clamp(min=1)[:, None]
         return mean.view(len(batch), height, width, 4).permute(0, 3, 1, 2), (counts > 0).view(-1, height, width)
 
-    def encode(self, points: list[Tensor]) -> Tensor:
-        voxels = [torch.cat([torch.full((len(p), 1), i), self._voxel_index(p)], 1) for i, p in enumerate(points)]
-        batch = LidarBatch(
-            tuple(str(i) for i in range(len(points))),
-            Voxels(torch.cat(points), torch.cat(voxels).int(), len(points)),
-            tuple(points),
-        )
-        raw, occupied = self.cells(batch)
+    def encode(self, points: Tensor) -> Tensor:
+        index = self._voxel_index(points)
+        coordinates = torch.cat([torch.zeros(len(points), 1, dtype=torch.int32), index], 1)
+        raw, occupied = self.cells(LidarBatch(("one",), Voxels(points, coordinates, 1), (points,)))
         return self.lift(raw).relu() * occupied[:, None]
 
     def _voxel_index(self, points: Tensor) -> Tensor:

@@ -67,6 +67,9 @@ class PretrainingModel(Protocol):
     def embed(self, batch: LidarBatch, generator: torch.Generator | None) -> Embeddings:
         """The embeddings of a batch; the masks are drawn from ``generator``."""
 
+    def encode(self, points: Tensor) -> Tensor:
+        """The BEV map ``(1, C, H, W)`` of one whole cloud ``(N, channels)``, nothing hidden."""
+
     def losses(self, embeddings: Any) -> Losses:
         """The losses of what :meth:`embed` returned."""
 
@@ -77,7 +80,7 @@ def as_pretraining_model(model: nn.Module) -> PretrainingModel:
     Raises:
         ValueError: if the model has no ``embed`` or no ``empty_token``, so its representation cannot be measured.
     """
-    missing = [name for name in ("embed", "losses", "empty_token", "grid") if not hasattr(model, name)]
+    missing = [name for name in ("embed", "losses", "encode", "empty_token", "grid") if not hasattr(model, name)]
     if missing:
         raise ValueError(
             f"{type(model).__name__} has no {' and no '.join(missing)}: only joint-embedding pre-training models "
