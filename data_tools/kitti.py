@@ -3,10 +3,10 @@
     python data_tools/kitti.py check data/kitti --split train
     python data_tools/kitti.py prepare data/kitti --split train
 
-``check`` reads the frames and reports counts, files that are missing or damaged, NaN points, the share of labelled boxes
-that hold points, and whether boxes and points look as if they were in different frames; its exit status is 1 if it found
-an error. ``prepare`` writes what can be derived: ``image_shapes.csv`` from the headers of ``image_2`` and the database
-of objects for ground-truth sampling.
+``check`` reads the frames and reports counts, files that are missing or damaged, NaN points, the share of labelled
+boxes that hold points, and whether boxes and points look as if they were in different frames; its exit status is 1 if
+it found an error. ``prepare`` writes what can be derived: ``image_shapes.csv`` from the headers of ``image_2`` and the
+database of objects for ground-truth sampling.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from adperception.config import load_config
 from adperception.engine.randomness import epoch_order, item_rng, step_generator
 from adperception.engine.settings import Settings, parse_settings
 from adperception.geometry import check_range_coverage
-from adperception.models.pretrain.ad_l_jepa import ADLJEPA, BEV_STRIDE
+from adperception.models.backbones.voxel_backbone_8x import BEV_STRIDE
+from adperception.models.pretrain.ad_l_jepa import ADLJEPA
 from adperception.models.pretrain.bev_masking import draw_bev_masks, non_empty_cells
 from adperception.registry import DATASETS, MODELS, PREPARATIONS, build
 from adperception.visualization.bev import draw_bev
@@ -38,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("config", type=Path)
     parser.add_argument("--out", type=Path, default=Path("work_dirs/browse"), help="folder for the pictures")
     parser.add_argument("--frames", type=int, default=8, help="number of frames")
-    parser.add_argument("--cfg-options", nargs="*", default=[], metavar="a.b=c", help="values that replace the config's")
+    parser.add_argument(
+        "--cfg-options", nargs="*", default=[], metavar="a.b=c", help="values that replace the config's"
+    )
     options = parser.parse_args(arguments)
     try:
         settings = parse_settings(load_config(options.config, options.cfg_options).values)

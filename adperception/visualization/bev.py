@@ -42,7 +42,7 @@ def draw_bev(
         draw_hidden_cells(axes, hidden, point_cloud_range)
     order = np.argsort(xyz[:, 2])  # high points over low ones
     points = axes.scatter(
-        xyz[order, 0], xyz[order, 1], c=xyz[order, 2], s=0.4, linewidths=0, cmap="viridis", vmin=z0, vmax=z1, zorder=2
+        xyz[order, 0], xyz[order, 1], c=xyz[order, 2], s=0.8, linewidths=0, cmap="viridis", vmin=z0, vmax=z1, zorder=2
     )
     if boxes is not None:
         draw_boxes(axes, boxes)
