@@ -58,7 +58,7 @@ def drop_non_finite(cloud: PointCloud) -> tuple[PointCloud, int]:
     numbers = np.isfinite(cloud.points)
     if numbers.all():  # nearly always, and far quicker than asking row by row
         return cloud, 0
-    finite = numbers.all(axis=1)
+    finite = np.asarray(numbers.all(axis=1))
     return cloud.select(finite), len(cloud) - int(np.count_nonzero(finite))
 
 
