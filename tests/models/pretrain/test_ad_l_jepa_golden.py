@@ -57,7 +57,7 @@ def golden_files(folder: Path) -> list[Path]:
 
 
 def load(path: Path, device: torch.device) -> Golden:
-    with np.load(path, placement) as stored:
+    with np.load(path) as stored:
         arrays = {key: stored[key] for key in stored.files}
     ratio = round(float(arrays["meta/masked_ratio"]), 6)
     model = ADLJEPA(
