@@ -19,6 +19,8 @@ from adperception.config import Config, load_config
 from adperception.engine.run import RunOptions, train
 from adperception.engine.trainer import Trainer
 
+import toy
+
 TOY = Path(__file__).with_name("toy.py")
 Run = Callable[..., Trainer]
 
