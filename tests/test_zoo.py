@@ -12,9 +12,21 @@ import torch
 from safetensors.torch import save_file
 
 from adperception.checkpoint.layout import CheckpointError
+from adperception.config import load_config
+from adperception.engine.settings import parse_settings
 from adperception.models.base import TrainableModel
+from adperception.registry import (
+    DATASETS,
+    EVALUATIONS,
+    MODELS,
+    OPTIMIZERS,
+    PREPARATIONS,
+    SCHEDULES,
+    TRANSFORMS,
+    check,
+)
 from adperception.structures import LidarFrame, PointCloud
-from adperception.zoo import create_model, list_models, load_model_config
+from adperception.zoo import config_directory, create_model, list_models, load_model_config
 
 CHANNELS = ("x", "y", "z", "intensity", "elongation")
 
@@ -86,13 +98,25 @@ def test_wrong_shape_checkpoint_is_refused(name: str, tmp_path: Path) -> None:
     assert key in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", list_models())
-def test_every_config_is_a_valid_run(name: str) -> None:
-    """Top-level keys, options and types of the whole config, without building datasets."""
-    from adperception.engine.settings import parse_settings
+CONFIGS = sorted(str(p.relative_to(config_directory())) for p in config_directory().rglob("*.py"))
 
-    settings = parse_settings(load_model_config(name).values)
-    assert settings.train.batch_size >= 1
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_every_config_is_a_valid_run(path: str) -> None:
+    """Keys, types and options of every section, without building anything."""
+    settings = parse_settings(load_config(config_directory() / path).values)
+    check(MODELS, settings.model)
+    check(OPTIMIZERS, settings.optimizer, params=[])
+    check(SCHEDULES, settings.schedule)
+    for dataset in (settings.train_dataset, settings.val_dataset):
+        if dataset is not None:
+            check(DATASETS, dataset)
+            for transform in dataset.get("transforms", ()):
+                check(TRANSFORMS, transform)
+    for evaluation in settings.evaluations:
+        check(EVALUATIONS, evaluation)
+    if settings.prepare is not None:
+        check(PREPARATIONS, settings.prepare)
 
 
 def test_names_are_patterns_and_nearest() -> None:

@@ -210,12 +210,16 @@ def in_image(
     xyz: NDArray[np.floating], calibration: KittiCalibration, image_size: tuple[int, int]
 ) -> NDArray[np.bool_]:
     """Which LiDAR positions ``(N, 3)`` (metres) lie before camera 2 and inside its image of (height, width) pixels."""
-    # One 3x4 projection of the LiDAR frame; points behind the camera have no pixel.
-    projection = calibration.p2 @ calibration.lidar_to_rect
-    column, row, depth = (xyz @ projection[axis, :3] + projection[axis, 3] for axis in range(3))
-    ahead = depth - calibration.p2[2, 3] > 0
+    projection = calibration.p2 @ calibration.lidar_to_rect  # the LiDAR frame to pixels times depth
+    depth = xyz @ projection[2, :3] + projection[2, 3]
+    inside = np.zeros(len(xyz), dtype=np.bool_)
+    # Half of a sweep lies behind the camera: only the rest is projected.
+    candidates = np.flatnonzero(depth > calibration.p2[2, 3])
+    depth, xyz = depth[candidates], xyz[candidates]
+    column, row = (xyz @ projection[axis, :3] + projection[axis, 3] for axis in range(2))
     height, width = image_size
-    return np.asarray(ahead & (column >= 0) & (column < width * depth) & (row >= 0) & (row < height * depth))
+    inside[candidates] = (column >= 0) & (column < width * depth) & (row >= 0) & (row < height * depth)
+    return inside
 
 
 def _checked_size(size: Sequence[int] | None) -> tuple[int, int] | None:

@@ -111,7 +111,7 @@ def _description(trainer: Trainer) -> dict[str, Any]:
         "torch_version": torch.__version__,
         "model_config": trainer.settings.model,
         "dataset": trainer.settings.train_dataset,
-        "classes": list(getattr(dataset, "classes", ())),
+        "classes": list(getattr(dataset, "classes", None) or ()),
         "input_channels": list(getattr(dataset, "channels", ())),
         "kernel_layout": "KRSC",
         "step": trainer.progress.step,

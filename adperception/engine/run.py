@@ -64,6 +64,7 @@ def train(config: Config, options: RunOptions) -> Trainer:
     try:
         trainer = _build(config, settings, options, processes)
         _runner(trainer, options).train()
+        trainer.network = trainer.model
         return trainer
     finally:
         processes.stop()

@@ -11,13 +11,28 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from adperception.simulation.materials import MATERIAL_TABLE
+from adperception.simulation.materials import MATERIAL_TABLE, Material
 from adperception.simulation.objects import PlacedParts
-from adperception.simulation.ray_casting import RangeImage, RayGrid, cast_parts
+from adperception.simulation.ray_casting import PartBatch, RangeImage, RayGrid, cast_parts
 
-__all__ = ["LidarSensor", "Sweep", "incidence_cosine", "spinning_64_elevations"]
+__all__ = ["OWN_VEHICLE", "LidarSensor", "Sweep", "incidence_cosine", "spinning_64_elevations"]
 
 Float = NDArray[np.float32]
+
+OWN_VEHICLE: tuple[tuple[float, float, float, float], ...] = (
+    (158.0, 205.0, -90.0, -19.0),  # roof and rack behind the sensor
+    (348.0, 372.0, -90.0, -21.0),  # roof in front of it
+    (283.0, 305.0, -22.0, -17.0),  # a mast to the right
+    (14.0, 34.0, -90.0, -23.2),
+    (120.0, 142.0, -90.0, -22.7),
+    (316.0, 328.0, -90.0, -23.2),
+    (210.0, 228.0, -90.0, -23.7),
+)
+"""By eye from the directions in which KITTI's clouds have no point in any frame."""
+
+_STOREY_M, _BAY_M = 3.0, 2.7
+_WINDOW_RECESS_M = 0.12
+_PATCH_COLUMNS = 4
 
 
 def spinning_64_elevations() -> NDArray[np.float64]:
@@ -53,19 +68,24 @@ class LidarSensor:
 
     Attributes:
         elevations_deg: beams, highest first.
-        columns: firings of each beam per turn. KITTI's clouds have a median step of 0.1796 degrees, 2,004 columns.
+        columns: firings of each beam per turn. The full beams of KITTI's clouds have up to 2,152
+            returns, at a median step of 0.18 degrees; 2,083 is 360 degrees at the step of 0.1728
+            degrees that the sensor has at 10 turns a second.
         height_m: of the beams' origin above the ground below it.
         max_range_m: returns from farther away are not recorded.
         range_noise_m: standard deviation along the ray.
-        half_signal: value of ``reflectance * cosine of incidence / range**2`` (1/m2) of which half the pulses are lost.
+        half_signal: value of ``reflectance * cosine**lobe / range**2`` (1/m2) of which half the pulses are lost.
+        own_vehicle: what of the sensor's own car is in its way: azimuth from and to (degrees counter-clockwise), and
+            the elevations from and to (degrees, lower first) of the beams that end there.
     """
 
     elevations_deg: tuple[float, ...] = field(default_factory=lambda: tuple(spinning_64_elevations().tolist()))
-    columns: int = 2004
+    columns: int = 2083
     height_m: float = 1.73
     max_range_m: float = 80.0
     range_noise_m: float = 0.012
-    half_signal: float = 1.5e-6
+    half_signal: float = 6e-5
+    own_vehicle: tuple[tuple[float, float, float, float], ...] = OWN_VEHICLE
 
     def grid(self, azimuth_start: float = 0.0) -> RayGrid:
         """The rays of one turn that starts at the given azimuth (radians)."""
@@ -81,38 +101,88 @@ class LidarSensor:
         met = _count(scene.object_of_part[image.part[image.part >= 0]], objects)
 
         cosine = incidence_cosine(image.inverse, grid)
-        beam, column = np.nonzero(image.part >= 0)
+        beam, column = np.nonzero((image.part >= 0) & ~self._hidden_by_own_vehicle(grid))
         part = image.part[beam, column]
         elevation_cosine = grid.elevation_cosine
         range_m = np.reciprocal(image.inverse[beam, column] * elevation_cosine[beam])
         cosine = cosine[beam, column]
 
-        table = MATERIAL_TABLE
-        reflectance: Float = (table.reflectance[scene.material] * scene.paint)[part]
-        keep = self._survives(reflectance * cosine / (range_m * range_m), table.dropout[scene.material][part], rng)
-        beam, column, part, range_m = beam[keep], column[keep], part[keep], range_m[keep]
-        cosine, reflectance = cosine[keep], reflectance[keep]
+        material = scene.material[part]
+        direction = np.stack([np.cos(grid.azimuth), np.sin(grid.azimuth)]).astype(np.float32)
+        wall = np.flatnonzero(material == Material.FACADE)
+        reach = (range_m * elevation_cosine[beam])[wall]
+        position = np.stack([*(reach * direction[:, column[wall]]), reach * grid.elevation_tangent[beam[wall]]], axis=1)
+        pane = wall[_in_window(position, scene.batch, part[wall])]
+        material[pane] = Material.PANE
+        range_m[pane] += np.float32(_WINDOW_RECESS_M) / np.maximum(cosine[pane], np.float32(0.2))
 
-        sigma = np.hypot(table.roughness_m, np.float32(self.range_noise_m))[scene.material][part]
+        table = MATERIAL_TABLE
+        ground = np.flatnonzero(table.undulation_m[material] > 0)
+        range_m[ground] = self._on_rough_ground(
+            range_m[ground], beam[ground], direction[:, column[ground]], material[ground], grid, rng
+        )
+        reflectance = table.reflectance[material] * scene.paint[part]
+        signal = reflectance * cosine ** table.lobe[material] / (range_m * range_m)
+        # What lets light through or mirrors it away does so for neighbouring rays alike: holes come in patches.
+        patches = rng.random((grid.beams, -(-grid.columns // _PATCH_COLUMNS)), dtype=np.float32)
+        keep = patches[beam, column // _PATCH_COLUMNS] >= table.dropout[material]
+        keep &= self._detected(signal, rng)
+        beam, column, part, range_m = beam[keep], column[keep], part[keep], range_m[keep]
+        cosine, reflectance, material = cosine[keep], reflectance[keep], material[keep]
+
+        sigma = np.hypot(table.roughness_m, np.float32(self.range_noise_m))[material]
         range_m += sigma * rng.standard_normal(len(part), dtype=np.float32)
         horizontal = range_m * elevation_cosine[beam]
-        azimuth = grid.azimuth
         points = np.empty((len(part), 4), dtype=np.float32)
-        points[:, 0] = horizontal * np.cos(azimuth).astype(np.float32)[column]
-        points[:, 1] = horizontal * np.sin(azimuth).astype(np.float32)[column]
+        points[:, 0] = horizontal * direction[0, column]
+        points[:, 1] = horizontal * direction[1, column]
         points[:, 2] = horizontal * grid.elevation_tangent[beam]
         # KITTI stores millimetres and hundredths.
         points[:, :3] = np.rint(points[:, :3] * np.float32(1000)) / np.float32(1000)
-        grazing = table.grazing[scene.material][part]
+        grazing = table.grazing[material]
         intensity = reflectance * (grazing + (1 - grazing) * cosine)
-        intensity += table.spread[scene.material][part] * rng.standard_normal(len(part), dtype=np.float32)
+        intensity += table.spread[material] * rng.standard_normal(len(part), dtype=np.float32)
         points[:, 3] = np.rint(np.clip(intensity, 0, 0.99) * np.float32(100)) / np.float32(100)
         return Sweep(points, part, alone, met, _count(scene.object_of_part[part], objects))
 
-    def _survives(self, signal: Float, dropout: Float, rng: np.random.Generator) -> NDArray[np.bool_]:
-        """Which pulses are detected: a soft threshold on the signal, and losses that do not depend on it."""
+    def _hidden_by_own_vehicle(self, grid: RayGrid) -> NDArray[np.bool_]:
+        azimuth = np.degrees(grid.azimuth) % 360
+        elevation = np.array(self.elevations_deg)
+        hidden = np.zeros((grid.beams, grid.columns), dtype=np.bool_)
+        for start, end, lower, upper in self.own_vehicle:
+            beams = (elevation >= lower) & (elevation <= upper)
+            hidden |= beams[:, None] & ((azimuth - start) % 360 <= end - start)[None]
+        return hidden
+
+    def _on_rough_ground(
+        self,
+        range_m: Float,
+        beam: NDArray[np.int64],
+        direction: Float,
+        material: NDArray[np.int64],
+        grid: RayGrid,
+        rng: np.random.Generator,
+    ) -> Float:
+        """Ranges to ground that is not flat: slow waves, and blades of grass that meet the beam above the soil.
+
+        A surface higher by ``d`` is met at the same share of the way at which the beam has come down to it; the waves
+        are taken at the meeting with the flat ground.
+        """
+        position = range_m * grid.elevation_cosine[beam] * direction
+        lift = np.zeros_like(range_m)
+        for wavelength_m in (4.0, 9.0, 23.0):
+            angle, phase = rng.uniform(0, 2 * np.pi, 2)
+            wave = (2 * np.pi / wavelength_m * np.array([np.cos(angle), np.sin(angle)])).astype(np.float32)
+            lift += np.sin(wave[0] * position[0] + wave[1] * position[1] + np.float32(phase))
+        lift *= MATERIAL_TABLE.undulation_m[material] / np.float32(3)
+        lift += MATERIAL_TABLE.growth_m[material] * rng.standard_exponential(len(lift), dtype=np.float32)
+        drop = np.maximum(-grid.elevation_tangent[beam] * grid.elevation_cosine[beam] * range_m, np.float32(0.3))
+        return np.asarray(range_m * (1 - np.clip(lift / drop, np.float32(-0.3), np.float32(0.3))))
+
+    def _detected(self, signal: Float, rng: np.random.Generator) -> NDArray[np.bool_]:
+        """Which pulses come back strong enough: a soft threshold on the signal."""
         weakness = np.float32(self.half_signal) / np.maximum(signal, np.float32(1e-12))
-        probability = (1 - dropout) / (1 + weakness * np.sqrt(weakness))
+        probability = 1 / (1 + weakness * weakness * np.sqrt(weakness))
         return np.asarray(rng.random(len(signal), dtype=np.float32) < probability)
 
 
@@ -141,6 +211,21 @@ def incidence_cosine(inverse: Float, grid: RayGrid) -> Float:
     radial = inverse - tan * vertical
     norm = np.sqrt(radial * radial + tangential * tangential + vertical * vertical)
     return np.asarray(np.minimum(grid.elevation_cosine[:, None] * inverse / norm, np.float32(1)))
+
+
+def _in_window(position: Float, batch: PartBatch, part: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which points on facades lie in window panes: one per bay and storey.
+
+    Bays are counted along the sum of the two horizontal axes of the building, which grows by one metre per metre along
+    walls of either direction.
+    """
+    local = position - batch.centre[part].astype(np.float32)
+    cos, sin = np.cos(batch.yaw).astype(np.float32)[part], np.sin(batch.yaw).astype(np.float32)[part]
+    along = local[:, 0] * (cos - sin) + local[:, 1] * (sin + cos)
+    up = local[:, 2] + (batch.half[:, 2].astype(np.float32) - np.float32(1))[part]
+    in_bay = np.abs(np.mod(along, np.float32(_BAY_M)) - np.float32(_BAY_M / 2)) < np.float32(0.6)
+    in_storey = np.abs(np.mod(up, np.float32(_STOREY_M)) - np.float32(1.6)) < np.float32(0.7)
+    return np.asarray(in_bay & in_storey)
 
 
 def _smaller(a: Float, b: Float) -> Float:

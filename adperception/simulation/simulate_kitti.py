@@ -116,7 +116,7 @@ class SimulateKitti:
         workers: int = 1,
         splits: dict[str, float] | None = None,
         reduced: bool = False,
-        columns: int = 2004,
+        columns: int = 2083,
     ) -> None:
         self.root = Path(root)
         self.splits = {"train": 0.8, "val": 0.2} if splits is None else dict(splits)

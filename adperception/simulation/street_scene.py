@@ -22,7 +22,7 @@ __all__ = ["STYLES", "StreetScene", "StreetStyle", "draw_scene"]
 _REACH_M = 95.0
 _DEPTH_M = 6.0
 _UNIT = ((-0.5, -0.5, 0.0), (0.5, 0.5, 1.0))
-_BLOCKS = {m: Model((box(*_UNIT, m),)) for m in (Material.FACADE, Material.METAL, Material.PAVEMENT)}
+_BLOCKS = {m: Model((box(*_UNIT, m),)) for m in (Material.FACADE, Material.METAL, Material.WALL)}
 _HEDGES = tuple(Model((box(*_UNIT, Material.FOLIAGE, depth),)) for depth in (0.15, 0.5))
 _GABLE = Model(
     (
@@ -32,7 +32,7 @@ _GABLE = Model(
                 [[0, 2, 1, 1.0], [0, -2, 1, 1.0], [1, 0, 0, 0.5], [-1, 0, 0, 0.5], [0, 0, -1, 0.0]], dtype=np.float64
             ),
             *_UNIT,
-            Material.FACADE,
+            Material.WALL,
         ),
     )
 )
@@ -83,19 +83,19 @@ class StreetStyle:
 
 STYLES: tuple[StreetStyle, ...] = (
     StreetStyle(
-        "residential", 0.42, (1, 1), (2.7, 3.3), (0.75, 0.6), (1.2, 2.4), (1.0, 6.0), 0.85, (1.5, 6.0), (5.0, 9.0),
-        (30, 90), (0, 4), (0, 2), (9, 22), 0.65,
+        "residential", 0.46, (1, 1), (2.4, 3.0), (0.75, 0.75), (0.5, 1.6), (0.5, 4.0), 0.85, (1.5, 6.0), (5.0, 9.0),
+        (25, 80), (0, 4), (0, 2), (7, 16), 0.5,
     ),
     StreetStyle(
-        "city", 0.30, (1, 2), (3.0, 3.5), (0.6, 0.7), (2.0, 4.5), (0.0, 1.0), 0.95, (0.0, 2.0), (8.0, 16.0),
-        (14, 45), (2, 12), (0, 4), (10, 25), 0.7, Material.PAVEMENT,
+        "city", 0.28, (1, 2), (2.7, 3.2), (0.8, 0.85), (1.0, 2.6), (0.0, 1.0), 0.95, (0.0, 2.0), (8.0, 16.0),
+        (14, 45), (2, 12), (0, 4), (9, 20), 0.5, Material.PAVEMENT,
     ),
     StreetStyle(
-        "arterial", 0.16, (2, 2), (3.2, 3.7), (0.1, 0.3), (1.5, 3.0), (4.0, 15.0), 0.5, (4.0, 25.0), (5.0, 14.0),
-        (12, 40), (0, 3), (0, 2), (8, 18), 0.5,
+        "arterial", 0.14, (2, 2), (3.1, 3.6), (0.1, 0.3), (1.2, 2.5), (1.5, 8.0), 0.5, (4.0, 25.0), (5.0, 14.0),
+        (12, 40), (0, 3), (0, 2), (7, 14), 0.4,
     ),
     StreetStyle(
-        "country", 0.12, (1, 2), (3.2, 3.8), (0.0, 0.0), (0.4, 1.0), (8.0, 30.0), 0.12, (10.0, 40.0), (4.0, 8.0),
+        "country", 0.12, (1, 2), (3.2, 3.8), (0.0, 0.0), (0.3, 0.8), (2.0, 12.0), 0.12, (10.0, 40.0), (4.0, 8.0),
         (25, 80), (0, 1), (0, 1), (5, 14), 0.2, Material.GRASS, 0.7,
     ),
 )  # fmt: skip
@@ -128,6 +128,7 @@ def draw_scene(rng: np.random.Generator, sensor_height_m: float = 1.73) -> Stree
     builder.ground()
     builder.buildings()
     builder.greenery()
+    builder.backdrop()
     builder.furniture()
     builder.parked()
     builder.traffic()
@@ -312,7 +313,7 @@ class _Builder:
         rng, style = self.rng, self.style
         for side in (1, -1):
             outer = self.edge[side] + self.sidewalk[side]
-            has_row = rng.random() < 0.6
+            has_row = rng.random() < 0.7
             spacing = self._draw(style.trees)
             for a, b in self._runs(5.0):
                 if has_row:
@@ -325,6 +326,33 @@ class _Builder:
                     self._garden_line(a, b, side, outer + 0.3)
                 if style.name in ("country", "arterial"):
                     self._thicket(a, b, side, outer + self.setback[side] * rng.uniform(0.5, 1.0) + 2.0)
+
+    def backdrop(self) -> None:
+        """What closes the view behind the houses and at the ends of the road: tree lines, hills, other houses."""
+        rng = self.rng
+        for side in (1, -1):
+            v = side * (self.edge[side] + self.sidewalk[side] + self.setback[side] + rng.uniform(12, 30))
+            u = -80.0
+            while u < 80:
+                length = float(rng.uniform(10, 30))
+                middle = u + length / 2
+                if not any(abs(middle - c) < half + length / 2 for c, half in self.crossings) and rng.random() < 0.8:
+                    size = (length, float(rng.uniform(3, 6)), float(rng.uniform(4, 10)))
+                    self._add(_HEDGES[1], middle, v + rng.normal(0, 3), yaw=rng.normal(0, 0.1), size=size)
+                u += length + float(rng.uniform(0, 6))
+        for end in (1, -1):
+            if rng.random() < 0.7:
+                model = _HEDGES[1] if rng.random() < 0.6 else _BLOCKS[Material.FACADE]
+                size = (float(rng.uniform(4, 10)), float(rng.uniform(25, 60)), float(rng.uniform(4, 9)))
+                self._add(
+                    model, end * rng.uniform(60, 85), rng.normal(0, 5), lift=-1.0, yaw=rng.normal(0, 0.2), size=size
+                )
+        for centre, _ in self.crossings:
+            for side in (1, -1):
+                if rng.random() < 0.7:
+                    model = _HEDGES[1] if rng.random() < 0.5 else _BLOCKS[Material.FACADE]
+                    size = (float(rng.uniform(15, 40)), float(rng.uniform(4, 10)), float(rng.uniform(4, 9)))
+                    self._add(model, centre, side * rng.uniform(45, 75), lift=-1.0, yaw=rng.normal(0, 0.2), size=size)
 
     def _tree(self, u: float, v: float, share: float = 1.0) -> None:
         if abs(u) > 75 or self.rng.random() > share or not self._free(u, v, 0.5):
@@ -339,17 +367,15 @@ class _Builder:
         while u < b:
             length = float(rng.uniform(4, 14))
             kind, middle = rng.random(), u + length / 2
-            if kind < 0.45:
+            if kind < 0.5:
                 model = _HEDGES[int(rng.integers(2))]
-                self._add(model, middle, side * (v + 0.4), size=(length, rng.uniform(0.5, 1.0), rng.uniform(0.8, 2.0)))
-            elif kind < 0.7:
-                self._add(
-                    _BLOCKS[Material.FACADE], middle, side * (v + 0.15), size=(length, 0.25, rng.uniform(0.4, 1.8))
-                )
-            elif kind < 0.85 and self.setback[side] > 3:
+                self._add(model, middle, side * (v + 0.4), size=(length, rng.uniform(0.5, 1.2), rng.uniform(0.9, 2.4)))
+            elif kind < 0.72:
+                self._add(_BLOCKS[Material.WALL], middle, side * (v + 0.15), size=(length, 0.25, rng.uniform(0.5, 2.0)))
+            elif kind < 0.95 and self.setback[side] > 2.5:
                 for _ in range(2):
                     self._bush(rng.uniform(u, u + length), side * (v + rng.uniform(0.8, self.setback[side] - 1)))
-            u += length + float(rng.uniform(0.5, 4))
+            u += length + float(rng.uniform(0.2, 3.0))
 
     def _bush(self, u: float, v: float) -> None:
         if abs(u) < 75 and self._free(u, v, 0.8):
@@ -362,18 +388,18 @@ class _Builder:
         """A dense strip of bushes and trees, or a noise barrier, along the road."""
         rng = self.rng
         kind = rng.random()
-        if kind < 0.35:
+        if kind < 0.45:
             for u in np.arange(max(a, -70), min(b, 70), 3.2):
                 rise = max(self.bank[side], 0.0) * (v - self.edge[side] - self.sidewalk[side])
                 size = (float(rng.uniform(3, 4.5)), float(rng.uniform(1.2, 2.5)), float(rng.uniform(1.5, 4)) + rise)
                 self._add(_HEDGES[1], u, side * (v + rng.normal(0, 0.5)), yaw=rng.normal(0, 0.3), size=size)
-        elif kind < 0.7:
+        elif kind < 0.85:
             for u in np.arange(max(a, -60), min(b, 60), self._draw((4, 8))):
                 self._tree(u + rng.normal(0, 1), side * (v + rng.normal(0, 1.0)))
                 self._bush(u + rng.normal(0, 2), side * (v + rng.normal(0, 1.5)))
-        elif kind < 0.85 and a < 80 and b > -80:
+        elif a < 80 and b > -80:
             size = (min(b, 90) - max(a, -90), 0.3, float(rng.uniform(1.5, 3.5)))
-            self._add(_BLOCKS[Material.FACADE], (max(a, -90) + min(b, 90)) / 2, side * v, lift=-0.5, size=size)
+            self._add(_BLOCKS[Material.WALL], (max(a, -90) + min(b, 90)) / 2, side * v, lift=-0.5, size=size)
 
     def furniture(self) -> None:
         """Lamps, signs, signals, bins, bollards and guard rails."""
@@ -423,7 +449,7 @@ class _Builder:
             v,
             yaw=yaw,
             size=(max(dimensions[0], 3.0), dimensions[1], dimensions[2]),
-            paint=float(rng.choice([0.2, 0.35, 0.7, 1.0, 1.3, 1.6])),
+            paint=float(rng.choice([0.5, 0.7, 0.9, 1.0, 1.15, 1.3])),
         )
 
     def parked(self) -> None:
