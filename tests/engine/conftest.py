@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-import toy
 import torch
+import toy
 from safetensors.torch import load_file
 
 from adperception.config import Config, load_config
