@@ -84,7 +84,7 @@ class StandInModel(nn.Module):
     def losses(self, e: StandInEmbeddings) -> Losses:
         distance = 1 - (e.prediction * e.target).sum(1)
         hidden = distance[e.masks.target_cells].mean()
-        return Losses(hidden, {"hidden_cells": hidden})
+        return Losses(hidden, {"loss_cells": hidden, "statistic": hidden})
 
 
 def make_batch(seed: int, frames: int = 2) -> LidarBatch:

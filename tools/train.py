@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import traceback
@@ -24,21 +25,22 @@ def main() -> int:
     parser.add_argument("--deterministic", action="store_true", help="fail on operations that are not deterministic")
     arguments = parser.parse_args()
     work_dir: Path = arguments.work_dir or Path("work_dirs") / arguments.config.stem
-    is_main = os.environ.get("RANK", "0") == "0"
+    rank = os.environ.get("RANK", "0")
+    is_main = rank == "0"
     if is_main:
         print(f"{arguments.config} -> {work_dir}", flush=True)
     try:
         return _train(arguments, work_dir, is_main)
     except (ValueError, FileNotFoundError) as error:
-        if is_main:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-            _keep_traceback(work_dir)
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        _keep_traceback(work_dir, rank)
         return 1
 
 
 def _train(arguments: argparse.Namespace, work_dir: Path, is_main: bool) -> int:
-    # Imported here: torch takes seconds, and a misspelt config should not.
+    # Imported here: torch takes seconds, and the first line and a misspelt config should not.
     from adperception.config import load_config
+    from adperception.engine.settings import parse_settings
 
     overrides = list(arguments.cfg_options)
     if arguments.seed is not None:
@@ -47,6 +49,7 @@ def _train(arguments: argparse.Namespace, work_dir: Path, is_main: bool) -> int:
     if is_main:
         for line in config.overrides:
             print(line, flush=True)
+    parse_settings(config.values)
 
     from adperception.engine.run import RunOptions, train
 
@@ -62,10 +65,10 @@ def _train(arguments: argparse.Namespace, work_dir: Path, is_main: bool) -> int:
     return 0 if trainer.is_done else 128 + trainer.stop_signal
 
 
-def _keep_traceback(work_dir: Path) -> None:
+def _keep_traceback(work_dir: Path, rank: str) -> None:
     """For the developer; the message is for the user."""
-    if work_dir.is_dir():
-        path = work_dir / "error.log"
+    path = work_dir / f"error_process_{rank}.log"
+    with contextlib.suppress(OSError):  # no work directory yet, or a full disk
         path.write_text(traceback.format_exc(), encoding="utf-8")
         print(f"(traceback: {path})", file=sys.stderr, flush=True)
 

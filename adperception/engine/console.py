@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
-__all__ = ["say"]
+__all__ = ["say", "show_log_messages"]
 
 
 def say(message: str) -> None:
@@ -16,3 +17,17 @@ def say(message: str) -> None:
     else:
         print(message)
     sys.stdout.flush()
+
+
+def show_log_messages(is_main: bool) -> None:
+    """From now on, print what the package logs: remarks and warnings on the main process, errors on all."""
+    logger = logging.getLogger("adperception")
+    if not any(isinstance(handler, _SayHandler) for handler in logger.handlers):
+        logger.addHandler(_SayHandler())
+    logger.setLevel(logging.INFO if is_main else logging.ERROR)
+
+
+class _SayHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        say(prefix + record.getMessage())

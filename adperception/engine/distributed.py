@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ _COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 _EVALUATION_TIMEOUT = timedelta(days=2)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Processes:
     """Who this process is and how it talks to the others. With one process every method is trivial.
 
@@ -78,8 +79,11 @@ class Processes:
         return bytes(data[:-1].tolist()).decode()
 
     def stop(self) -> None:
-        """Leave the process group."""
+        """Leave the process group. Nothing may hold on to it any more (a DDP wrapper does)."""
         if self.world_size > 1:
+            # gloo aborts the interpreter if its threads outlive the group, so every reference has to go first.
+            self.patient_group = None
+            gc.collect()
             dist.destroy_process_group()
 
 

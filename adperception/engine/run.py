@@ -9,7 +9,7 @@ from typing import Any
 from adperception.checkpoint.save import remove_leftovers
 from adperception.config import Config, format_config
 from adperception.engine.checkpointing import checkpoint_root, move_previous_run_aside
-from adperception.engine.console import say
+from adperception.engine.console import say, show_log_messages
 from adperception.engine.data import FrameDataset, ValidationBatches, training_loader
 from adperception.engine.distributed import Processes, start_processes
 from adperception.engine.hooks.checkpoints import Checkpoints
@@ -17,6 +17,7 @@ from adperception.engine.hooks.evaluations import Evaluations
 from adperception.engine.hooks.log_files import LogFiles
 from adperception.engine.hooks.non_finite_guard import NonFiniteGuard
 from adperception.engine.hooks.progress_bar import ProgressBar
+from adperception.engine.hooks.run_report import RunReport
 from adperception.engine.mmengine_runner import Hook, TrainingRunner
 from adperception.engine.optimizers import build_optimizer
 from adperception.engine.randomness import seed_everything
@@ -59,9 +60,11 @@ def train(config: Config, options: RunOptions) -> Trainer:
     settings = parse_settings(config.values)
     check_names(settings)
     processes = start_processes(options.device)
+    show_log_messages(processes.is_main)
     try:
         trainer = _build(config, settings, options, processes)
         _runner(trainer, options).train()
+        trainer.network = trainer.model
         return trainer
     finally:
         processes.stop()
@@ -127,6 +130,7 @@ def _runner(trainer: Trainer, options: RunOptions) -> TrainingRunner:
 
     log = LogFiles()
     hooks: list[Hook] = [NonFiniteGuard(), log, ProgressBar()]
+    batches: ValidationBatches | None = None
     if settings.evaluations and settings.val_dataset is not None:
         batches = ValidationBatches(
             dataset=build(DATASETS, settings.val_dataset),
@@ -137,8 +141,8 @@ def _runner(trainer: Trainer, options: RunOptions) -> TrainingRunner:
             device=device,
         )
         hooks.append(Evaluations([build(EVALUATIONS, section) for section in settings.evaluations], batches, log))
-    # Last, so that a checkpoint holds the results of the step's evaluations.
-    hooks.append(Checkpoints())
+    # After the evaluations, so that a checkpoint holds the results of its step; before the report, which may fail.
+    hooks += [Checkpoints(), RunReport(batches)]
     return TrainingRunner(trainer, hooks, restore, make_loader)
 
 

@@ -12,7 +12,7 @@ from adperception.structures import LidarBatch, VoxelGrid
 if TYPE_CHECKING:
     from adperception.models.base import Losses
 
-__all__ = ["BevMasks", "Embeddings", "PretrainingModel", "as_pretraining_model"]
+__all__ = ["BevMasks", "Embeddings", "PretrainingModel", "as_pretraining_model", "is_pretraining_model"]
 
 
 class BevMasks(Protocol):
@@ -74,16 +74,25 @@ class PretrainingModel(Protocol):
         """The losses of what :meth:`embed` returned."""
 
 
+def is_pretraining_model(model: nn.Module) -> bool:
+    """Whether ``model`` has everything that :class:`PretrainingModel` asks for."""
+    return not _missing(model)
+
+
 def as_pretraining_model(model: nn.Module) -> PretrainingModel:
     """``model`` under the type of this module.
 
     Raises:
-        ValueError: if the model has no ``embed`` or no ``empty_token``, so its representation cannot be measured.
+        ValueError: if the model lacks one of the members, so that its representation cannot be measured.
     """
-    missing = [name for name in ("embed", "losses", "encode", "empty_token", "grid") if not hasattr(model, name)]
+    missing = _missing(model)
     if missing:
         raise ValueError(
             f"{type(model).__name__} has no {' and no '.join(missing)}: only joint-embedding pre-training models "
             "can be measured this way. Remove RepresentationEvaluation from `evaluations` of the config."
         )
     return cast(PretrainingModel, model)
+
+
+def _missing(model: nn.Module) -> list[str]:
+    return [name for name in ("embed", "losses", "encode", "empty_token", "grid") if not hasattr(model, name)]

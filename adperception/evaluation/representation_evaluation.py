@@ -99,7 +99,7 @@ class RepresentationEvaluation:
             step: optimizer steps done so far, for the messages.
 
         Returns:
-            ``val_loss`` and ``val_<term>`` (mean over frames), and the measures listed in docs/evaluation.md. A
+            ``val_loss`` and ``val_loss_<term>`` (means over frames), and the measures listed in docs/evaluation.md. A
             measure without any cell to be measured at is NaN.
         """
         as_pretraining_model(model)
@@ -131,7 +131,8 @@ class RepresentationEvaluation:
             embeddings = measured.embed(batch, mask_generator(self.mask_seed, 0, index))
             losses = measured.losses(embeddings)
             for name, value in {**losses.terms, "loss": losses.total}.items():
-                sums[f"val_{name}"] += float(value) * len(batch)
+                if name.startswith("loss"):  # other terms are statistics, measured better below
+                    sums[f"val_{name}"] += float(value) * len(batch)
             if frames < self.probe_frames:
                 collected.add(embeddings, mask_generator(self.mask_seed, 2, index))
             frames += len(batch)

@@ -119,24 +119,29 @@ class ToyEvaluation:
         return {"val_loss": sum(losses) / len(losses)}
 
 
-def _fault_from_environment() -> None:
-    """TOY_KILL=<n>: die by SIGKILL between writing and renaming the n-th checkpoint; TOY_FULL=<n>: full disk there."""
+_fsync = os.fsync
+
+
+def disk_full(descriptor: int) -> None:
+    """An ``os.fsync`` that finds the disk full in files whose path contains TOY_FULL."""
+    if os.environ["TOY_FULL"] in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
+        raise OSError(28, "No space left on device")
+    _fsync(descriptor)
+
+
+def _faults_from_environment() -> None:
+    """TOY_KILL=<n>: die by SIGKILL between writing and renaming the n-th checkpoint; TOY_FULL: a full disk."""
     from adperception.checkpoint import save
 
-    calls = {"commit": 0}
-    commit, fsync = save.sync_directory, os.fsync
+    saves = 0
+    sync_directory = save.sync_directory
 
     def kill_before_rename(path: Path) -> None:
-        if path.name.endswith(".tmp"):
-            calls["commit"] += 1
-            if calls["commit"] == int(os.environ["TOY_KILL"]):
-                os.kill(os.getpid(), 9)
-        commit(path)
-
-    def disk_full(descriptor: int) -> None:
-        if os.environ["TOY_FULL"] in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
-            raise OSError(28, "No space left on device")
-        fsync(descriptor)
+        nonlocal saves
+        saves += path.name.endswith(".tmp")
+        if saves == int(os.environ["TOY_KILL"]):
+            os.kill(os.getpid(), 9)
+        sync_directory(path)
 
     if "TOY_KILL" in os.environ:
         save.sync_directory = kill_before_rename
@@ -145,7 +150,7 @@ def _fault_from_environment() -> None:
 
 
 def main() -> int:
-    _fault_from_environment()
+    _faults_from_environment()
     path = Path(__file__).resolve().parents[2] / "tools" / "train.py"
     specification = importlib.util.spec_from_file_location("train_tool", path)
     assert specification is not None

@@ -33,7 +33,8 @@ def test_values_equal_a_plain_computation(data):
             prediction.append(e.prediction.movedim(1, -1)[e.masks.target_cells])
             target.append(e.target.movedim(1, -1)[e.masks.target_cells])
     assert values["val_loss"] == pytest.approx(sum(losses) / 5, rel=1e-6)
-    assert values["val_hidden_cells"] == pytest.approx(values["val_loss"])
+    assert values["val_loss_cells"] == pytest.approx(values["val_loss"])
+    assert "val_statistic" not in values
     rows = torch.cat(context)
     assert values["effective_rank"] == pytest.approx(effective_rank(covariance_spectrum(Moments.of(rows))), rel=1e-6)
     deviation = rows.double().std(0)
