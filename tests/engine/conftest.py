@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import toy
 from safetensors.torch import load_file
 
 from adperception.config import Config, load_config
