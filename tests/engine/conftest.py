@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-import toy
 import torch
+import toy
 from safetensors.torch import load_file
 
 from adperception.config import Config, load_config
 from adperception.engine.run import RunOptions, train
 from adperception.engine.trainer import Trainer
+
+import toy
 
 TOY = Path(__file__).with_name("toy.py")
 Run = Callable[..., Trainer]
