@@ -32,7 +32,10 @@ from adperception.evaluation.representation import (
 from adperception.registry import EVALUATIONS
 from adperception.structures import LidarBatch
 
-__all__ = ["RepresentationEvaluation"]
+__all__ = ["ALARM_EFFECTIVE_RANK", "ALARM_STANDARD_DEVIATION", "RepresentationEvaluation"]
+
+ALARM_EFFECTIVE_RANK = 16.0
+ALARM_STANDARD_DEVIATION = 0.01
 
 _LOG = logging.getLogger(__name__)
 
@@ -67,8 +70,8 @@ class RepresentationEvaluation:
         every_epochs: int = 1,
         statistics_batches: int = _MINIMUM_STATISTICS_BATCHES,
         probe_frames: int = 51,
-        alarm_effective_rank: float = 16.0,
-        alarm_standard_deviation: float = 0.01,
+        alarm_effective_rank: float = ALARM_EFFECTIVE_RANK,
+        alarm_standard_deviation: float = ALARM_STANDARD_DEVIATION,
         mask_seed: int = 0,
     ) -> None:
         if statistics_batches < _MINIMUM_STATISTICS_BATCHES:

@@ -194,46 +194,56 @@ def write_run_pictures(
 
 
 def _panel(pictures: BevPictures, log: TrainingLog, grid: VoxelGrid, title: str) -> Any:
-    figure = new_figure(18, 10)
-    figure.suptitle(f"{title}: curves of the run, and frame {pictures.frame_id} after it", fontsize=14)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.45])
+    figure = new_figure(18, 9.4)
+    figure.suptitle(f"{title}: curves of the run, and frame {pictures.frame_id} at its end", fontsize=14)
+    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.55])
     for axes, group in zip(top.subplots(1, 3), PRETRAINING_CURVES, strict=True):
         draw_curves(axes, log, group)
-    masks, calls, cosines, colors = bottom.subplots(1, 4)
+    # Explanations have a row of their own, so that the four maps keep one size.
+    maps, notes = bottom.subplots(2, 4, height_ratios=[1, 0.13])
+    for axes in notes:
+        axes.axis("off")
 
     _categories(
-        masks,
+        (maps[0], notes[0]),
         pictures.masks,
         grid,
-        "Masks: what the context encoder may see",
         ("visible, empty", "hidden, empty", "visible, occupied", "hidden, occupied"),
         ("#FFFFFF", GREY, BLUE, ORANGE),
     )
+    maps[0].set_title("Masks: what the context encoder\nsees and what is hidden", fontsize=11)
     shown = pictures.points[:: max(1, len(pictures.points) // 20_000)]
-    masks.scatter(shown[:, 0], shown[:, 1], s=0.15, c="black", alpha=0.35, linewidths=0)
+    maps[0].scatter(shown[:, 0], shown[:, 1], s=0.15, c="black", alpha=0.35, linewidths=0)
 
     hidden_occupied, called_occupied = np.isin(pictures.calls, (2, 3)), np.isin(pictures.calls, (2, 4))
     iou = binary_iou(torch.from_numpy(called_occupied), torch.from_numpy(hidden_occupied))
     _categories(
-        calls,
+        (maps[1], notes[1]),
         pictures.calls,
         grid,
-        f"Predicted empty: cos(prediction, empty token) > {_EMPTY_COSINE}\nIoU of occupied cells {iou:.2f}",
         ("visible", "empty, called empty", "occupied, called so", "occupied, called empty", "empty, called occupied"),
         ("#FFFFFF", GREY, BLUE, VERMILION, PURPLE),
     )
+    maps[1].set_title(
+        f"Predicted empty: cos(prediction, empty token) > {_EMPTY_COSINE}\nIoU of occupied cells {iou:.2f}", fontsize=11
+    )
 
-    picture = _map(cosines, pictures.cosines, grid, cmap="cividis", vmin=0, vmax=1)
+    picture = _map(maps[2], pictures.cosines, grid, cmap="cividis", vmin=0, vmax=1)
     mean = np.nanmean(pictures.cosines) if np.isfinite(pictures.cosines).any() else float("nan")
-    cosines.set_title(f"Cosine of prediction and target\nat hidden cells, mean {mean:.2f}", fontsize=11)
-    bar = bottom.colorbar(picture, ax=cosines, location="bottom", shrink=0.8, aspect=30, pad=0.02)
-    bar.set_label("cosine (white: visible cell)")
+    maps[2].set_title(f"Cosine of prediction and target\nat hidden cells, mean {mean:.2f}", fontsize=11)
+    bar = bottom.colorbar(picture, cax=notes[2].inset_axes((0.1, 0.7, 0.8, 0.2)), orientation="horizontal")
+    bar.set_label("cosine (white: visible cell)", fontsize=9)
 
-    _map(colors, pictures.colors, grid)
-    colors.set_title(
-        "Embedding of the whole frame (context encoder)\nlike colours are like embeddings; 3 principal components,\n"
-        f"{pictures.explained:.0%} of the variance",
-        fontsize=11,
+    _map(maps[3], pictures.colors, grid)
+    maps[3].set_title("Embedding of the whole frame\n(context encoder, nothing hidden)", fontsize=11)
+    notes[3].text(
+        0.5,
+        0.95,
+        "Red, green, blue: first three principal components,\n"
+        f"{pictures.explained:.0%} of the variance. Like colours are like embeddings.",
+        ha="center",
+        va="top",
+        fontsize=9,
     )
     return figure
 
@@ -249,13 +259,13 @@ def _map(axes: Any, values: NDArray[Any], grid: VoxelGrid, **options: Any) -> An
 
 
 def _categories(
-    axes: Any, values: NDArray[np.int64], grid: VoxelGrid, title: str, names: Sequence[str], colors: Sequence[str]
+    axes: tuple[Any, Any], values: NDArray[np.int64], grid: VoxelGrid, names: Sequence[str], colors: Sequence[str]
 ) -> None:
-    """Draw a map of categories 0, 1, ... with a legend below it that counts their cells."""
-    _map(axes, values, grid, cmap=ListedColormap(colors), vmin=-0.5, vmax=len(names) - 0.5)
-    axes.set_title(title, fontsize=11)
+    """Draw a map of categories 0, 1, ... into the first axis, and a legend that counts their cells into the second."""
+    _map(axes[0], values, grid, cmap=ListedColormap(colors), vmin=-0.5, vmax=len(names) - 0.5)
     handles = [
         Patch(facecolor=color, edgecolor="0.5", linewidth=0.5, label=f"{name} ({int((values == k).sum()):,})")
         for k, (name, color) in enumerate(zip(names, colors, strict=True))
     ]
-    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize=8, frameon=False)
+    legend = axes[1].legend(handles=handles, loc="upper center", ncols=2, fontsize=9, frameon=False)
+    legend.set_in_layout(False)  # a wide legend must not make its map's column wider than the others

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adperception.visualization.style import SERIES, new_figure, save
+from adperception.evaluation.representation_evaluation import ALARM_EFFECTIVE_RANK
+from adperception.visualization.style import SERIES, VERMILION, new_figure, save
 
 __all__ = ["CurveGroup", "TrainingLog", "draw_curves", "pretraining_curve_groups", "read_log", "write_training_curves"]
 
@@ -51,23 +52,25 @@ class CurveGroup:
         title: heading of the axis.
         unit: label of the vertical axis.
         curves: ``(name in the log, label)``.
-        log_scale: logarithmic vertical axis.
-        limits: fixed vertical range.
+        limits: vertical range; ``None`` at an end follows the values.
+        alarm: a level to mark, with what it means.
     """
 
     title: str
     unit: str
     curves: tuple[tuple[str, str], ...]
-    log_scale: bool = False
-    limits: tuple[float, float] | None = None
+    limits: tuple[float | None, float | None] = (None, None)
+    alarm: tuple[float, str] | None = None
 
 
 PRETRAINING_CURVES = (
-    CurveGroup("Loss", "loss", (("loss", "training"), ("val_loss", "validation, fixed masks"))),
+    CurveGroup("Loss", "loss", (("loss", "training"), ("val_loss", "validation, fixed masks")), limits=(0, None)),
     CurveGroup(
         "Collapse monitor: effective rank",
         "dimensions in use",
         (("effective_rank", "context embeddings at visible cells"),),
+        limits=(0, None),
+        alarm=(ALARM_EFFECTIVE_RANK, "alarm below"),
     ),
     CurveGroup(
         "Occupied or empty? Probes at hidden cells",
@@ -119,7 +122,7 @@ def pretraining_curve_groups(log: TrainingLog) -> list[CurveGroup]:
     terms = tuple((name, name.removeprefix("loss_").replace("_", " ")) for name in names if name.startswith("loss_"))
     groups = [
         PRETRAINING_CURVES[0],
-        CurveGroup("Terms of the training loss", "loss", terms),
+        CurveGroup("Terms of the training loss", "loss", terms, limits=(0, None)),
         PRETRAINING_CURVES[1],
         CurveGroup(
             "Collapse monitor: standard deviation",
@@ -129,6 +132,7 @@ def pretraining_curve_groups(log: TrainingLog) -> list[CurveGroup]:
                 ("standard_deviation_min", "smallest"),
                 ("standard_deviation_max", "largest"),
             ),
+            limits=(0, None),
         ),
         CurveGroup(
             "Collapse monitor: cosines",
@@ -159,8 +163,10 @@ def draw_curves(axes: Any, log: TrainingLog, group: CurveGroup) -> None:
     axes.set_ylabel(group.unit)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    if group.limits:
-        axes.set_ylim(*group.limits)
+    if group.alarm is not None and drawn:
+        level, meaning = group.alarm
+        axes.axhline(level, color=VERMILION, linestyle="--", linewidth=1, label=f"{meaning} {level:g}")
+    axes.set_ylim(*group.limits)
     if drawn:
         axes.legend(fontsize=8, frameon=False)
     else:

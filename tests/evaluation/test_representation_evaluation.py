@@ -13,6 +13,8 @@ from adperception.evaluation.batch_norm_statistics import mask_generator, with_r
 from adperception.evaluation.representation import Moments, covariance_spectrum, effective_rank
 from adperception.evaluation.representation_evaluation import RepresentationEvaluation
 from adperception.registry import EVALUATIONS, build
+from adperception.structures import LidarFrame, PointCloud
+from adperception.zoo import create_model
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +108,18 @@ def test_bad_options_and_models_are_named(data):
 def test_is_built_from_a_config():
     evaluation = build(EVALUATIONS, {"type": "RepresentationEvaluation", "every_epochs": 2})
     assert evaluation.every_epochs == 2
+
+
+def test_the_real_model_has_the_interface_and_is_deterministic():
+    model = create_model("ad_l_jepa_small", point_cloud_range=[0.0, -6.4, -3.0, 12.8, 6.4, 1.0])
+    frames = [LidarFrame(str(i), PointCloud(make_batch(i, frames=1).points[0].numpy())) for i in range(2)]
+    batches = [model.collate(training=False)(frames)]
+    evaluation = RepresentationEvaluation()
+    first = evaluation(model, batches, device="cpu", step=0)
+    assert first == evaluation(model, batches, device="cpu", step=0)
+    assert all(math.isfinite(value) for value in first.values())
+    assert 1 <= first["effective_rank"] <= 256
+    assert first["val_loss"] == pytest.approx(first["val_loss_prediction"] + first["val_loss_variance"], rel=1e-5)
+    # Predictions are non-negative and the token is Gaussian: the cosine of empty cells has a ceiling.
+    token = model.empty_token.detach()
+    assert first["prediction_target_cosine_empty"] <= float(token.clamp(min=0).norm() / token.norm())
