@@ -112,7 +112,8 @@ def _description(trainer: Trainer) -> dict[str, Any]:
         "model_config": trainer.settings.model,
         "dataset": trainer.settings.train_dataset,
         "classes": list(getattr(dataset, "classes", None) or ()),
-        "input_channels": list(getattr(dataset, "channels", ())),
+        "input_channels": getattr(trainer.model, "in_channels", None),
+        "channel_names": list(getattr(dataset, "channels", ())),
         "kernel_layout": "KRSC",
         "step": trainer.progress.step,
     }
