@@ -110,13 +110,14 @@ def kill_once(command: list[str], work_dir: Path, moment: str, step_seconds: flo
     while newest_directory(work_dir) < goal:
         check_alive(process, deadline)
         time.sleep(0.001)
+    # Checked before the moment is chosen: a save takes less time than reading the last one.
+    before = newest_step(work_dir)
     if moment == "step":
         time.sleep(draw.random() * step_seconds)
     else:
         while not any((work_dir / "checkpoints").glob(".step_*.tmp")):
             check_alive(process, deadline)
         time.sleep(draw.random() * 0.02)
-    before = newest_step(work_dir)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     unfinished = any((work_dir / "checkpoints").glob(".step_*.tmp"))

@@ -198,21 +198,20 @@ class Trainer:
         self.optimizer.step()
         self.model.after_optimizer_step(outcome.step, self.total_steps)
 
-    def record_metrics(self, metrics: dict[str, float]) -> bool:
-        """Note evaluation results; returns whether the metric for the best checkpoint improved.
+    def record_metrics(self, metrics: dict[str, float]) -> None:
+        """Note evaluation results, and the step if the metric that the config calls best improved.
 
         The baseline before the first step does not count: there is no checkpoint of it.
         """
         self.progress.metrics.update(metrics)
         name = self.settings.checkpoint.best
         if name is None or name not in metrics or self.progress.step == 0:
-            return False
+            return
         value, best = metrics[name], self.progress.best_value
         sign = 1.0 if self.settings.checkpoint.best_rule == "less" else -1.0
         if math.isnan(value) or (best is not None and sign * value >= sign * best):
-            return False
+            return
         self.progress.best_step, self.progress.best_value = self.progress.step, value
-        return True
 
     def _communicate(self, only_if: bool) -> contextlib.AbstractContextManager[None]:
         """Gradients are exchanged in the last backward pass of a step only."""

@@ -11,7 +11,7 @@ import pytest
 from adperception.config import load_config
 from adperception.engine.run import RunOptions, train
 
-from conftest import assert_equal_checkpoints, forget_after
+from toy_runs import assert_equal_checkpoints, forget_after
 
 CONFIG = """
 model = dict(type="ADLJEPA", point_cloud_range=[0.0, -1.6, -2.0, 3.2, 1.6, 2.0], voxel_size=[0.05, 0.05, 0.1],

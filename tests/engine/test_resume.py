@@ -9,7 +9,7 @@ import torch
 
 from adperception.checkpoint.layout import CheckpointError
 
-from conftest import Run, assert_equal_checkpoints, checkpoint_steps, forget_after, launch
+from toy_runs import Run, assert_equal_checkpoints, checkpoint_steps, forget_after, launch
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from adperception.engine.data import ValidationBatches
 from adperception.registry import PREPARATIONS
 
 import toy
-from conftest import Run, checkpoint_steps
+from toy_runs import Run, checkpoint_steps
 
 
 def lines(work_dir: Path) -> list[dict[str, float]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import TOY, Run, assert_equal_checkpoints, checkpoint_steps
+from toy_runs import TOY, Run, assert_equal_checkpoints, checkpoint_steps
 
 
 def start(*arguments: str, tool: Path = TOY) -> subprocess.Popen[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import Run
+from toy_runs import Run
 
 # Without batch norm and dropout the mean loss over a big batch is the mean over its parts.
 PLAIN = ("model.batch_norm=False", "model.dropout=0.0", "train.evaluate_first=False")
