@@ -110,7 +110,7 @@ def test_one_base_level(write) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_missing_files(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(FileNotFoundError, match="nothing.py does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.py does not exist"):
         load_config(tmp_path / "nothing.py")
     with pytest.raises(FileNotFoundError, match=r'config.py:1  _base_="gone.py" does not exist'):
         load_config(write('_base_ = "gone.py"\n'))

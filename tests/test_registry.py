@@ -50,7 +50,7 @@ def test_errors_name_file_line_and_nearest(
 
 
 def test_missing_type(things: Registry) -> None:
-    with pytest.raises(ValueError, match="type is missing.* Available: Voxelizer"):
+    with pytest.raises(ValueError, match=r"type is missing.* Available: Voxelizer"):
         build(things, {"size": 1})
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from adperception.config import load_config
 from adperception.engine.randomness import epoch_order, item_rng, step_generator
 from adperception.engine.settings import Settings, parse_settings
-from adperception.geometry import check_range_coverage
+from adperception.geometry import RangeCoverage
 from adperception.models.backbones.voxel_backbone_8x import BEV_STRIDE
 from adperception.models.pretrain.ad_l_jepa import ADLJEPA
 from adperception.models.pretrain.bev_masking import draw_bev_masks, non_empty_cells
@@ -64,11 +64,11 @@ def browse(settings: Settings, folder: Path, frames: int) -> list[Path]:
     model = build(MODELS, settings.model)
     dataset = build(DATASETS, settings.train_dataset)
     collate = model.collate(training=True)
-    paths, clouds = [], []
+    paths, coverage = [], RangeCoverage(model.grid)
     for number, index in enumerate(epoch_order(settings.seed, 0, len(dataset))[:frames]):
         frame = dataset.get(int(index), item_rng(settings.seed, 0, int(index)))
         batch: LidarBatch = collate([frame])
-        clouds.append(frame.cloud.xyz)
+        coverage.add(frame.cloud.xyz)
         figure = new_figure(8, 7)
         axes = figure.subplots()
         points = draw_bev(
@@ -84,7 +84,7 @@ def browse(settings: Settings, folder: Path, frames: int) -> list[Path]:
             axes.text(0.01, 0.01, "\n".join(frame.notes), transform=axes.transAxes, fontsize="x-small")
         name = frame.frame_id.replace("/", "_")
         paths.append(save(figure, folder / f"{number:03d}_{name}.png"))
-    check_range_coverage(clouds, model.grid)
+    coverage.require_points()
     return paths
 
 

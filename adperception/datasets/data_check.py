@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adperception.datasets.base import LidarDataset
-from adperception.geometry import count_points_in_boxes, in_range
-from adperception.geometry.range_coverage import check_range_coverage
+from adperception.geometry import RangeCoverage, count_points_in_boxes
 from adperception.structures import VoxelGrid
 
 __all__ = ["ClassReport", "DataReport", "check_dataset", "require_sane_data"]
@@ -120,12 +119,12 @@ def check_dataset(dataset: LidarDataset, grid: VoxelGrid | None = None, max_fram
     """
     count = len(dataset) if max_frames is None else min(max_frames, len(dataset))
     points: list[int] = []
-    clouds_without_range: list[NDArray[np.float32]] = []
     boxes: list[_Boxes] = []
     names: list[str] = []
     held: dict[str, list[NDArray[np.int64]]] = {reading: [] for reading in ("", *_READINGS)}
     remarks, errors = [], []
-    labelled = inside = 0
+    coverage = None if grid is None else RangeCoverage(grid)
+    labelled = 0
     for index in np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)):
         try:
             frame = dataset.read(int(index))
@@ -134,11 +133,8 @@ def check_dataset(dataset: LidarDataset, grid: VoxelGrid | None = None, max_fram
             continue
         points.append(len(frame.cloud))
         remarks += [f"{frame.frame_id}: {note}" for note in frame.notes]
-        if grid is not None:
-            own = int(in_range(frame.cloud.xyz, grid.point_cloud_range).sum())
-            inside += own
-            if not inside:
-                clouds_without_range.append(frame.cloud.xyz)
+        if coverage is not None:
+            coverage.add(frame.cloud.xyz)
         labelled += frame.boxes is not None
         if frame.boxes:
             boxes.append(frame.boxes.boxes)
@@ -146,9 +142,9 @@ def check_dataset(dataset: LidarDataset, grid: VoxelGrid | None = None, max_fram
             held[""].append(count_points_in_boxes(frame.cloud.xyz, frame.boxes.boxes))
             for reading, change in _READINGS.items():
                 held[reading].append(count_points_in_boxes(frame.cloud.xyz, change(frame.boxes.boxes)))
-    if grid is not None and points and not inside:
+    if coverage is not None and points:
         try:
-            check_range_coverage(clouds_without_range, grid)
+            coverage.require_points()
         except ValueError as error:
             errors.append(str(error))
     classes: dict[str, ClassReport] = {}
@@ -160,7 +156,7 @@ def check_dataset(dataset: LidarDataset, grid: VoxelGrid | None = None, max_fram
         frames=len(points),
         labelled_frames=labelled,
         points=(min(points), int(np.median(points)), max(points)) if points else (0, 0, 0),
-        share_in_range=None if grid is None else inside / max(sum(points), 1),
+        share_in_range=None if coverage is None else coverage.inside / max(coverage.total, 1),
         classes=classes,
         remarks=tuple(remarks),
         errors=tuple(errors),

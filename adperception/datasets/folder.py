@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ class Folder(LidarDataset):
                     f"Intensity reaches {largest * self.intensity_max:g}, models expect 0..1: give intensity_max= the "
                     "sensor's largest value (often 255).",
                 )
-        return replace(LidarFrame(frame_id, cloud), notes=notes)
+        return LidarFrame(frame_id, cloud, notes=notes)
 
     def _list_frames(self, split: str | Sequence[str] | None) -> list[str]:
         if not self.root.is_dir():

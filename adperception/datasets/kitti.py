@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,20 +99,19 @@ class KITTI(LidarDataset):
         """
         frame_id = self.frame_ids[index]
         cloud, notes = self.read_cloud(index)
-        calibration = self.read_calibration(index)
-        frame = LidarFrame(frame_id, cloud, None, calibration, self._image_size(frame_id, index), None, notes)
-        if calibration is None:
-            return (
-                replace(frame, notes=(*notes, "No calibration: not cut to the image.")) if self.crop_to_image else frame
-            )
-        if self.crop_to_image:
-            frame = self._crop(frame, calibration)
-        if self.labelled:
-            frame = replace(frame, boxes=from_kitti_camera(self.read_objects(index), calibration))
-        plane = self.directory / "planes" / f"{frame_id}.txt"
-        if self.road_planes and plane.is_file():
-            frame = replace(frame, road_plane=read_road_plane(plane, calibration))
-        return frame
+        calibration, image_size = self.read_calibration(index), self._image_size(index)
+        boxes = road_plane = None
+        if calibration is not None:
+            if self.crop_to_image:
+                cloud = self._crop(cloud, calibration, image_size, frame_id)
+            if self.labelled:
+                boxes = from_kitti_camera(self.read_objects(index), calibration)
+            plane = self.directory / "planes" / f"{frame_id}.txt"
+            if self.road_planes and plane.is_file():
+                road_plane = read_road_plane(plane, calibration)
+        elif self.crop_to_image:
+            notes = (*notes, "No calibration: not cut to the image.")
+        return LidarFrame(frame_id, cloud, boxes, calibration, image_size, road_plane, notes)
 
     def read_cloud(self, index: int) -> tuple[PointCloud, tuple[str, ...]]:
         """The cloud of frame ``index``, not cut, and remarks on it."""
@@ -186,24 +184,26 @@ class KITTI(LidarDataset):
                 row[:] = shapes.get(name, (0, 0))
         return sizes
 
-    def _image_size(self, frame_id: str, index: int) -> tuple[int, int] | None:
+    def _image_size(self, index: int) -> tuple[int, int] | None:
         if self.image_size is not None:
             return self.image_size
         for suffix in (".png", ".jpg"):
-            image = self.directory / "image_2" / (frame_id + suffix)
+            image = self.directory / "image_2" / (self.frame_ids[index] + suffix)
             if image.is_file():
                 return read_image_size(image)
         height, width = (int(v) for v in self._table_sizes[index])
         return (height, width) if height and width else None
 
-    def _crop(self, frame: LidarFrame, calibration: KittiCalibration) -> LidarFrame:
-        if frame.image_size is None:
+    def _crop(
+        self, cloud: PointCloud, calibration: KittiCalibration, image_size: tuple[int, int] | None, frame_id: str
+    ) -> PointCloud:
+        if image_size is None:
             raise ValueError(
-                f"KITTI: frame {frame.frame_id}: cutting the cloud to the image needs the image's size, but there is "
-                f"neither {self.directory / 'image_2' / frame.frame_id}.png (or .jpg) nor a row in image_shapes.csv. "
+                f"KITTI: frame {frame_id}: cutting the cloud to the image needs the image's size, but there is "
+                f"neither {self.directory / 'image_2' / frame_id}.png (or .jpg) nor a row in image_shapes.csv. "
                 "Give image_size=(height, width), or crop_to_image=False."
             )
-        return replace(frame, cloud=frame.cloud.select(in_image(frame.cloud.xyz, calibration, frame.image_size)))
+        return cloud.select(in_image(cloud.xyz, calibration, image_size))
 
 
 def in_image(

@@ -3,6 +3,7 @@
 _base_ = "./ad_l_jepa_kitti.py"
 
 train_dataset = dict(
+    classes=["Car", "Pedestrian", "Cyclist"],
     replace_empty_frames=True,  # a frame without an object is replaced by another random one
     transforms=[
         dict(

@@ -158,6 +158,8 @@ def test_a_road_plane_is_given_in_the_lidar_frame(make_tree: MakeTree) -> None:
     path = root / "training/planes/000000.txt"
     path.write_text("# Plane\nWidth 4\nHeight 1\n0.0 -2.0 0.0 3.4\n")  # 1.7 m below the camera, not normalised
     np.testing.assert_allclose(KITTI(root).read(0).road_plane, [0, 0, 1, 1.7], atol=1e-9)
+    path.write_text("0.0 2.0 0.0 -3.4\n")  # the same plane, the other normal
+    np.testing.assert_allclose(KITTI(root).read(0).road_plane, [0, 0, 1, 1.7], atol=1e-9)
     assert KITTI(root).read(1).road_plane is None
     assert KITTI(root, road_planes=False).read(0).road_plane is None
     path.write_text("# Plane\nWidth 4\nHeight 1\n0.0 -2.0 0.0\n")

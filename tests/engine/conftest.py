@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import toy
 from safetensors.torch import load_file
 
 from adperception.config import Config, load_config
 from adperception.engine.run import RunOptions, train
 from adperception.engine.trainer import Trainer
+
+import toy
 
 TOY = Path(__file__).with_name("toy.py")
 Run = Callable[..., Trainer]

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Run, checkpoint_steps, launch
 from safetensors.torch import load_file
 
 from adperception.engine.hooks.non_finite_guard import NonFiniteError
+
+from conftest import Run, checkpoint_steps, launch
 
 BAD = ("train_dataset.bad_frame=13", "train.evaluate_first=False")
 

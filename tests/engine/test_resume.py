@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Run, assert_equal_checkpoints, checkpoint_steps, forget_after, launch
 
 from adperception.checkpoint.layout import CheckpointError
+
+from conftest import Run, assert_equal_checkpoints, checkpoint_steps, forget_after, launch
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ def test_constant() -> None:
 
 
 def test_bad_peak() -> None:
-    with pytest.raises(ValueError, match="peak_fraction=1.5 must be between 0 and 1"):
+    with pytest.raises(ValueError, match=r"peak_fraction=1\.5 must be between 0 and 1"):
         OneCycle(peak_fraction=1.5)
     with pytest.raises(ValueError, match="end_divisor=0"):
         OneCycle(end_divisor=0)

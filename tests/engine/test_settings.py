@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
-import toy
 
 from adperception.config import load_config
 from adperception.engine.settings import parse_settings
+
+import toy
 
 
 def parse(tmp_path: Path, old: str, new: str, *overrides: str) -> object:

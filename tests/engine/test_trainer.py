@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from conftest import Run
 
 # Without batch norm and dropout the mean loss over a big batch is the mean over its parts.

@@ -34,7 +34,7 @@ def database(tree: Path, tmp_path: Path) -> ObjectDatabase:
 
 
 def empty_road() -> LidarFrame:
-    points = rng().uniform((5, -5, -1.75, 0), (40, 5, -1.7, 1), (4000, 4)).astype(np.float32)
+    points = rng().uniform((5, -5, -1.75, 0), (40, 5, -1.0, 1), (4000, 4)).astype(np.float32)
     return LidarFrame("road", PointCloud(points), Boxes3D.empty())
 
 
@@ -50,6 +50,13 @@ def test_the_database_holds_the_points_of_the_boxes(tree: Path, database: Object
     moved = points + np.float32([*box[:3], 0])
     assert all((np.abs(whole - p).max(axis=1) < 1e-5).any() for p in moved)
     assert count_points_in_boxes(moved[:, :3], box[None])[0] >= len(points) - 1
+
+
+def test_objects_are_cut_from_whole_clouds(tree: Path, database: ObjectDatabase, tmp_path: Path) -> None:
+    narrow = KITTI(tree, image_size=(375, 500))  # this camera would see only a part of the objects
+    assert len(narrow.read(0).cloud) < len(KITTI(tree).read(0).cloud)
+    again = build_object_database(narrow, tmp_path / "narrow")
+    np.testing.assert_array_equal(again.objects["num_points"], database.objects["num_points"])
 
 
 def test_the_database_is_mapped_not_loaded(database: ObjectDatabase) -> None:
@@ -98,7 +105,7 @@ def test_pasted_objects_keep_their_points_and_clear_the_scene(database: ObjectDa
     sampling = GroundTruthSampling({"Car": 20, "Pedestrian": 15})
     sampling.use(database)
     frame = empty_road()
-    pasted = 0
+    pasted = removed = 0
     for seed in range(20):
         out = sampling(frame, rng(seed))
         pasted += len(out.boxes)
@@ -110,9 +117,11 @@ def test_pasted_objects_keep_their_points_and_clear_the_scene(database: ObjectDa
         }
         expected = [stored[tuple(b)] for b in out.boxes.boxes.tolist()]
         assert np.abs(counts - expected).max(initial=0) <= 1  # no point of the road is left inside
+        removed += 4000 + sum(expected) - len(out.cloud)
         road = out.cloud.points[sum(expected) :]  # pasted points come first, then what is left of the scene
         assert {p.tobytes() for p in road} <= {p.tobytes() for p in frame.cloud.points}
     assert pasted > 0
+    assert removed > 100
     assert len(frame.cloud) == 4000
 
 
