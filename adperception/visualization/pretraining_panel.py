@@ -251,8 +251,8 @@ def _panel(pictures: BevPictures, log: TrainingLog, grid: VoxelGrid, title: str)
 def _map(axes: Any, values: NDArray[Any], grid: VoxelGrid, **options: Any) -> Any:
     """Draw an ``(H, W)`` or ``(H, W, 3)`` map with axes in metres."""
     x_min, y_min, _, x_max, y_max, _ = grid.point_cloud_range
-    axes.set_xlabel("x, forward (m)")
-    axes.set_ylabel("y, left (m)")
+    axes.set_xlabel("x forward (m)")
+    axes.set_ylabel("y left (m)")
     return axes.imshow(
         values, origin="lower", extent=(x_min, x_max, y_min, y_max), interpolation="nearest", aspect="equal", **options
     )
