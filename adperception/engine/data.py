@@ -43,12 +43,51 @@ class _Items(TorchDataset[Any]):
 
     def __getitem__(self, item: Item) -> Any:
         epoch, index = item
-        return self.dataset.get(index, item_rng(self.seed, epoch, index))
+        try:
+            return self.dataset.get(index, item_rng(self.seed, epoch, index))
+        except (ValueError, OSError) as error:
+            return _Failure(str(error))
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error for the user, on its way out of a worker (torch would wrap its message into a traceback)."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class _Collate:
+    """The model's collate function, or the first failure."""
+
+    collate: Collate
+
+    def __call__(self, frames: Sequence[Any]) -> Any:
+        failures = [frame for frame in frames if isinstance(frame, _Failure)]
+        if failures:
+            return failures[0]
+        try:
+            return self.collate(frames)
+        except ValueError as error:
+            return _Failure(str(error))
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """A data loader whose failures are raised here."""
+
+    loader: DataLoader[Any]
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.loader:
+            if isinstance(batch, _Failure):
+                raise ValueError(batch.message)
+            yield batch
 
 
 def training_loader(
     dataset: FrameDataset, sampler: StepBatchSampler, collate: Collate, workers: int, device: torch.device
-) -> DataLoader[Any]:
+) -> Iterable[Any]:
     """One batch per micro-batch of ``sampler``, in its order."""
     return _loader(dataset, sampler, sampler.order.seed, collate, workers, device)
 
@@ -97,17 +136,18 @@ def _loader(
     collate: Collate,
     workers: int,
     device: torch.device,
-) -> DataLoader[Any]:
-    return DataLoader(
+) -> _Batches:
+    loader: DataLoader[Any] = DataLoader(
         _Items(dataset, seed),
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_Collate(collate),
         pin_memory=device.type == "cuda",
         worker_init_fn=_leave_signals_to_the_parent,
         # Its own generator: otherwise making an iterator would draw from the global one.
         generator=torch.Generator().manual_seed(0),
     )
+    return _Batches(loader)
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-__all__ = ["Processes", "start_processes"]
+__all__ = ["Processes", "average_in_rank_order", "start_processes"]
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _COLLECTIVE_TIMEOUT = timedelta(minutes=30)
@@ -85,6 +85,22 @@ class Processes:
             self.patient_group = None
             gc.collect()
             dist.destroy_process_group()
+
+
+def average_in_rank_order(bucket: Any) -> torch.futures.Future[torch.Tensor]:
+    """The mean of a DDP gradient bucket over the processes, summed in the order of their ranks.
+
+    DDP repacks its buckets after the first step, and a ring all-reduce adds the processes in an order that depends on
+    the place in the bucket. From three processes on, the first step after a resume would differ in the last bit.
+
+    Args:
+        bucket: a ``torch.distributed.GradBucket``.
+    """
+    mine = bucket.buffer()
+    parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    gathered = dist.all_gather(parts, mine, async_op=True).get_future()
+    mean: torch.futures.Future[torch.Tensor] = gathered.then(lambda _: torch.stack(parts).sum(dim=0) / len(parts))
+    return mean
 
 
 def start_processes(device: str | None) -> Processes:

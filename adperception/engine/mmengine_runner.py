@@ -8,7 +8,7 @@ reader, and its wrapper wants a ``train_step`` method).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mmengine.hooks import Hook as MmengineHook
@@ -16,8 +16,8 @@ from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
+from adperception.engine.distributed import average_in_rank_order
 from adperception.engine.stop_signals import StopSignals
 from adperception.engine.trainer import StepOutcome, Trainer
 
@@ -57,7 +57,7 @@ class TrainingRunner(Runner):
         trainer: Trainer,
         hooks: Sequence[Hook],
         restore: Callable[[], None],
-        make_loader: Callable[[], DataLoader[Any]],
+        make_loader: Callable[[], Iterable[Any]],
     ) -> None:
         self.trainer = trainer
         self._restore = restore
@@ -85,9 +85,13 @@ class TrainingRunner(Runner):
 
     def wrap_model(self, model_wrapper_cfg: object, model: nn.Module) -> nn.Module:
         """DDP around the model if there are several processes; buffers follow process 0 before every forward pass."""
-        if self.trainer.processes.world_size == 1:
+        processes = self.trainer.processes
+        if processes.world_size == 1:
             return model
-        return DistributedDataParallel(model, find_unused_parameters=False)
+        wrapped = DistributedDataParallel(model, find_unused_parameters=False)
+        if processes.device.type == "cpu" and processes.world_size > 2:
+            wrapped.register_comm_hook(None, lambda state, bucket: average_in_rank_order(bucket))
+        return wrapped
 
     def build_logger(self, log_level: object = None) -> Any:
         """A logger that stays silent: our hooks write the logs."""
@@ -144,6 +148,8 @@ class _TrainingLoop(BaseLoop):
             outcome.wait_seconds = wait_seconds
             outcome.step_seconds = time.perf_counter() - start
             self.runner.call_hook("after_step", outcome=outcome)
+            # The next batches are loaded before these would go out of scope.
+            del data, outcome
 
 
 class _Silent:

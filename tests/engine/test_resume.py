@@ -142,6 +142,21 @@ def test_a_second_run_keeps_the_first(uninterrupted: Path, tmp_path: Path, run_t
 
 
 @pytest.mark.multi_process
+def test_three_processes_resume_bit_equal(toy_config: Path, tmp_path: Path) -> None:
+    # From three on, sums would depend on how DDP packs gradients into buckets, which changes after its first step.
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    options = ["--cfg-options", "model.width=64", "train_dataset.frames=24", "train.batch_size=2", "train.epochs=2"]
+    for result in launch(3, [str(toy_config), "--work-dir", str(whole), *options]):
+        assert result.returncode == 0, result.stderr
+    shutil.copytree(whole, stopped)
+    forget_after(stopped, 2)
+    for result in launch(3, [str(toy_config), "--work-dir", str(stopped), "--resume", *options]):
+        assert result.returncode == 0, result.stderr
+    for step in (3, 8):
+        assert_equal_checkpoints(whole, stopped, step)
+
+
+@pytest.mark.multi_process
 def test_two_processes_resume_bit_equal(toy_config: Path, tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     for result in launch(2, [str(toy_config), "--work-dir", str(whole)]):

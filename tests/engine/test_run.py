@@ -120,6 +120,18 @@ def test_prepare_is_called_before_the_datasets_are_built(
     assert order == ["prepare 7", "dataset", "dataset"]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_frame_is_reported_without_a_traceback(
+    tmp_path: Path, run_toy: Run, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    def bad(self: toy.ToyDataset, index: int, rng: np.random.Generator) -> None:
+        raise ValueError(f"frame {index:06d}: 13 bytes is not a whole number of points.")
+
+    monkeypatch.setattr(toy.ToyDataset, "get", bad)
+    with pytest.raises(ValueError, match=r"^frame 0000\d\d: 13 bytes is not a whole number of points\.$"):
+        run_toy(tmp_path, "train.evaluate_first=False", f"train.workers={workers}")
+
+
 def test_work_dir_has_the_resolved_config(tmp_path: Path, run_toy: Run) -> None:
     trainer = run_toy(tmp_path, "train.epochs=1")
     assert load_config(tmp_path / "config.py").values == trainer.config.values

@@ -96,8 +96,11 @@ class LogFiles(Hook):
         assert self._board is not None
         # JSON has no NaN.
         plain = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in line.items()}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(plain) + "\n")
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(plain) + "\n")
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror} (writing the log)", str(self._path)) from error
         for name, value in plain.items():
             if name not in ("kind", "step") and value is not None:
                 self._board.add_scalar(f"{line['kind']}/{name}", value, line["step"])
