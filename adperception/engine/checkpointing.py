@@ -20,7 +20,7 @@ from adperception.checkpoint.load import read_tensors
 from adperception.checkpoint.optimizer_state import flatten_optimizer, restore_optimizer
 from adperception.engine.trainer import Progress, Trainer
 
-__all__ = ["checkpoint_root", "restore_checkpoint", "save_checkpoint"]
+__all__ = ["checkpoint_root", "describe_weights", "restore_checkpoint", "save_checkpoint"]
 
 
 def checkpoint_root(work_dir: Path) -> Path:
@@ -96,13 +96,15 @@ def _write_files(trainer: Trainer, directory: Path) -> dict[str, tuple[int, str]
     records = {rank_name: save.write_tensors(directory / rank_name, _rank_tensors())}
     if trainer.processes.is_main:
         model_file, optimizer_file = directory / layout.MODEL_FILE, directory / layout.OPTIMIZER_FILE
-        records[layout.MODEL_FILE] = save.write_tensors(model_file, trainer.model.state_dict(), _description(trainer))
+        records[layout.MODEL_FILE] = save.write_tensors(
+            model_file, trainer.model.state_dict(), describe_weights(trainer)
+        )
         tensors, _ = flatten_optimizer(trainer.optimizer, trainer.model)
         records[layout.OPTIMIZER_FILE] = save.write_tensors(optimizer_file, tensors)
     return {name: (record.size_bytes, record.sha256) for name, record in records.items()}
 
 
-def _description(trainer: Trainer) -> dict[str, Any]:
+def describe_weights(trainer: Trainer) -> dict[str, Any]:
     """What a weights file says about itself; it also stands in ``state.json``."""
     dataset = trainer.dataset
     return {
@@ -123,7 +125,7 @@ def _state(trainer: Trainer) -> dict[str, Any]:
     order, settings = trainer.order, trainer.settings
     _, optimizer = flatten_optimizer(trainer.optimizer, trainer.model)
     return {
-        **_description(trainer),
+        **describe_weights(trainer),
         "config": trainer.config.values,
         "config_sha256": trainer.config.sha256(),
         "progress": dataclasses.asdict(trainer.progress),

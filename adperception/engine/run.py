@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adperception.checkpoint.save import remove_leftovers
 from adperception.config import Config, format_config
+from adperception.datasets.base import LidarDataset
+from adperception.datasets.data_check import require_sane_data
 from adperception.engine.checkpointing import checkpoint_root, move_previous_run_aside
 from adperception.engine.console import say, show_log_messages
 from adperception.engine.data import FrameDataset, ValidationBatches, training_loader
@@ -27,6 +30,7 @@ from adperception.engine.settings import Settings, parse_settings
 from adperception.engine.trainer import Trainer
 from adperception.models.base import TrainableModel
 from adperception.registry import DATASETS, EVALUATIONS, MODELS, OPTIMIZERS, PREPARATIONS, SCHEDULES, build, check
+from adperception.structures import VoxelGrid
 
 __all__ = ["RunOptions", "train"]
 
@@ -103,6 +107,7 @@ def _build(config: Config, settings: Settings, options: RunOptions, processes: P
         drop_last=settings.train.drop_last,
     )
     model: TrainableModel = build(MODELS, settings.model).to(processes.device)
+    _check_data(dataset, model, processes)
     return Trainer(
         config=config,
         settings=settings,
@@ -169,10 +174,22 @@ def _prepare_work_dir(config: Config, options: RunOptions, processes: Processes)
 def _prepare_data(settings: Settings, processes: Processes) -> None:
     """Make the data on process 0; the others wait."""
     assert settings.prepare is not None
+    _on_main(build(PREPARATIONS, settings.prepare), processes)
+
+
+def _check_data(dataset: FrameDataset, model: TrainableModel, processes: Processes) -> None:
+    """Look at some frames before the first step: boxes and points in one frame, points inside the model's range."""
+    if isinstance(dataset, LidarDataset):
+        grid: VoxelGrid | None = getattr(model, "grid", None)
+        _on_main(lambda: require_sane_data(dataset, grid), processes)
+
+
+def _on_main(work: Callable[[], object], processes: Processes) -> None:
+    """Do something on process 0 while the others wait; what goes wrong stops all of them with the same message."""
     problem = ""
     if processes.is_main:
         try:
-            build(PREPARATIONS, settings.prepare)()
+            work()
         except (ValueError, OSError) as error:
             if processes.world_size == 1:
                 raise

@@ -17,9 +17,11 @@ class Evaluation(Protocol):
 
     Attributes:
         every_epochs: how often it runs; the end of a run is always evaluated.
+        headline: names of the metrics to show on the console, the rest goes to the log only; empty shows all.
     """
 
     every_epochs: int
+    headline: tuple[str, ...]
 
     def __call__(
         self, model: TrainableModel, batches: Iterable[Any], *, device: torch.device, step: int

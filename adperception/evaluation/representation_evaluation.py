@@ -88,6 +88,14 @@ class RepresentationEvaluation:
         self.alarm_effective_rank = alarm_effective_rank
         self.alarm_standard_deviation = alarm_standard_deviation
         self.mask_seed = mask_seed
+        self.headline: tuple[str, ...] = (
+            "val_loss",
+            "effective_rank",
+            "standard_deviation_mean",
+            "prediction_target_cosine",
+            "context_target_pair_cosine",
+            "k_means_foreground_iou",
+        )
 
     @torch.no_grad()
     def __call__(

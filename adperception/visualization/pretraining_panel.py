@@ -18,11 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adperception.evaluation.batch_norm_statistics import (
-    mask_generator,
-    untouched_rng,
-    with_reestimated_batch_norm,
-)
+from adperception.evaluation.batch_norm_statistics import mask_generator, untouched_rng
 from adperception.evaluation.pretraining_model import as_pretraining_model
 from adperception.evaluation.representation import binary_iou
 from adperception.structures import LidarBatch, VoxelGrid
@@ -161,23 +157,18 @@ def write_run_pictures(
     folder: str | Path,
     *,
     device: torch.device | str,
-    statistics_batches: int = 15,
     mask_seed: int = 0,
     title: str = "Pre-training",
 ) -> list[Path]:
-    """Everything to be written at the end of a pre-training run: ``pretraining_panel.png``, ``training_curves.png``.
-
-    Works on a copy of the model with re-estimated batch-norm statistics; the model and the global random state stay
-    as they are.
+    """Everything to be drawn at the end of a pre-training run: ``pretraining_panel.png``, ``training_curves.png``.
 
     Args:
-        model: a joint-embedding model on ``device``.
-        batches: re-iterable of validation batches; the first frame of the first one is shown.
+        model: a joint-embedding model on ``device``, in evaluation mode with the batch-norm statistics to show it with.
+        batches: iterable of validation batches; the first frame of the first one is shown.
         log_path: the run's ``log.jsonl``.
         folder: where to write.
         device: where to compute.
-        statistics_batches: see ``RepresentationEvaluation``.
-        mask_seed: likewise.
+        mask_seed: see ``RepresentationEvaluation``.
         title: heading of the panel.
 
     Returns:
@@ -185,11 +176,10 @@ def write_run_pictures(
     """
     as_pretraining_model(model)
     device = torch.device(device)
+    panel = Path(folder) / "pretraining_panel.png"
     with untouched_rng(device):
-        copy = with_reestimated_batch_norm(model, batches, device=device, count=statistics_batches, mask_seed=mask_seed)
         batch = next(iter(batches)).to(device)
-        panel = Path(folder) / "pretraining_panel.png"
-        written = [write_pretraining_panel(copy, batch, log_path, panel, mask_seed=mask_seed, title=title)]
+        written = [write_pretraining_panel(model, batch, log_path, panel, mask_seed=mask_seed, title=title)]
     return [*written, write_training_curves(log_path, Path(folder) / "training_curves.png")]
 
 
@@ -251,8 +241,8 @@ def _panel(pictures: BevPictures, log: TrainingLog, grid: VoxelGrid, title: str)
 def _map(axes: Any, values: NDArray[Any], grid: VoxelGrid, **options: Any) -> Any:
     """Draw an ``(H, W)`` or ``(H, W, 3)`` map with axes in metres."""
     x_min, y_min, _, x_max, y_max, _ = grid.point_cloud_range
-    axes.set_xlabel("x, forward (m)")
-    axes.set_ylabel("y, left (m)")
+    axes.set_xlabel("x forward (m)")
+    axes.set_ylabel("y left (m)")
     return axes.imshow(
         values, origin="lower", extent=(x_min, x_max, y_min, y_max), interpolation="nearest", aspect="equal", **options
     )

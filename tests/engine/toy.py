@@ -108,6 +108,7 @@ class ToyModel(TrainableModel):
 class ToyEvaluation:
     def __init__(self, every_epochs: int = 1) -> None:
         self.every_epochs = every_epochs
+        self.headline: tuple[str, ...] = ()
 
     def __call__(
         self, model: TrainableModel, batches: Iterable[ToyBatch], *, device: torch.device, step: int

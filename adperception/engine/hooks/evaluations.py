@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from adperception.engine.console import say
 from adperception.engine.data import ValidationBatches
@@ -66,7 +66,7 @@ class Evaluations(Hook):
         if trainer.processes.is_main:
             step = trainer.progress.step
             self._log.write_evaluation(step, trainer.epochs_done, metrics)
-            say(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+            say(f"step {step}: {_headline(due, metrics)}")
 
     def _compute(self, trainer: Trainer, due: Sequence[Evaluation]) -> dict[str, float]:
         metrics: dict[str, float] = {}
@@ -80,3 +80,11 @@ class Evaluations(Hook):
                     raise ValueError(f'two evaluations give the metric "{name}"; rename one of them.')
                 metrics[name] = float(value)
         return metrics
+
+
+def _headline(due: Sequence[Evaluation], metrics: Mapping[str, float]) -> str:
+    """What fits on a console line: the metrics that the evaluations put first, or all if they name none."""
+    shown = [name for evaluation in due for name in evaluation.headline] or list(metrics)
+    rest = len(metrics) - len(shown)
+    line = ", ".join(f"{name} {metrics[name]:.4g}" for name in shown)
+    return f"{line} ({rest} more in log.jsonl)" if rest else line

@@ -1,4 +1,4 @@
-"""At the end of a run: a table of what changed, and pictures."""
+"""At the end of a run: weights for use, a table of what changed, pictures."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from adperception.checkpoint.save import write_tensors
+from adperception.engine.checkpointing import describe_weights
 from adperception.engine.console import say
 from adperception.engine.mmengine_runner import Hook
 from adperception.engine.trainer import Trainer
+from adperception.evaluation.batch_norm_statistics import with_reestimated_batch_norm
 from adperception.evaluation.pretraining_model import is_pretraining_model
 from adperception.evaluation.summary_table import PRETRAINING_ROWS, summary_table
 from adperception.visualization.pretraining_panel import write_run_pictures
@@ -16,14 +21,19 @@ from adperception.visualization.training_curves import TrainingLog, read_log, wr
 
 __all__ = ["RunReport", "before_and_after"]
 
+WEIGHTS_FILE = "weights.safetensors"
+STATISTICS_BATCHES = 15
+
 
 class RunReport(Hook):
-    """Prints the measures before and after training and writes PNGs into ``panels/`` of the work folder.
+    """At the end of a complete run: weights for use, the measures before and after, pictures.
 
-    It comes after everything is saved; a picture that cannot be drawn is mentioned and does not fail the run.
+    ``weights.safetensors`` holds the final weights. A pre-training model's batch-norm statistics are re-estimated for
+    it, because running ones lag behind a short run and make its maps look collapsed; checkpoints keep the running ones.
+    All this comes after everything is saved: what cannot be written is mentioned and does not fail the run.
 
     Args:
-        batches: re-iterable of collated validation batches, or ``None`` for curves only.
+        batches: re-iterable of collated validation batches, or ``None``: running statistics and curves only.
     """
 
     def __init__(self, batches: Iterable[Any] | None) -> None:
@@ -35,19 +45,32 @@ class RunReport(Hook):
             return
         log_path, folder = trainer.work_dir / "log.jsonl", trainer.work_dir / "panels"
         try:
+            model, statistics = self._final_model(trainer)
+            weights = trainer.work_dir / WEIGHTS_FILE
+            metadata = {**describe_weights(trainer), "batch_norm_statistics": statistics}
+            write_tensors(weights, model.state_dict(), metadata)
             table = before_and_after(read_log(log_path))
             if table:
                 say("\n" + table + "\n")
-            for path in self._pictures(trainer, log_path, folder):
+            say(f"wrote {weights} (batch-norm statistics: {statistics})")
+            for path in self._pictures(trainer, model, log_path, folder):
                 say(f"wrote {path}")
         except (ValueError, OSError) as error:
             say(f"the run is complete and saved, but its report is not: {error}")
 
-    def _pictures(self, trainer: Trainer, log_path: Path, folder: Path) -> list[Path]:
+    def _final_model(self, trainer: Trainer) -> tuple[nn.Module, str]:
         if self._batches is None or not is_pretraining_model(trainer.model):
+            return trainer.model, "running averages"
+        model = with_reestimated_batch_norm(
+            trainer.model, self._batches, device=trainer.processes.device, count=STATISTICS_BATCHES
+        )
+        return model, f"re-estimated over {STATISTICS_BATCHES} validation batches"
+
+    def _pictures(self, trainer: Trainer, model: nn.Module, log_path: Path, folder: Path) -> list[Path]:
+        if self._batches is None or not is_pretraining_model(model):
             return [write_training_curves(log_path, folder / "training_curves.png")]
         device, title = trainer.processes.device, trainer.config.name
-        return write_run_pictures(trainer.model, self._batches, log_path, folder, device=device, title=title)
+        return write_run_pictures(model, self._batches, log_path, folder, device=device, title=title)
 
 
 def before_and_after(log: TrainingLog) -> str:
