@@ -21,9 +21,8 @@ IMAGE_SIZES: tuple[tuple[int, int], ...] = ((375, 1242), (375, 1242), (374, 1238
 
 _OCCLUSION_LIMITS = (0.75, 0.40, 0.10)
 _FEW_RAYS = 4
-_MIN_BOX_HEIGHT_PX = 8.0
+_MIN_HEIGHT_PX = {0: 8.0, 1: 22.0, 2: 30.0, 3: 8.0}
 _MAX_TRUNCATION = 0.9
-_MIN_HIDDEN_HEIGHT_PX = 30.0
 
 
 def draw_calibration(rng: np.random.Generator) -> tuple[KittiCalibration, tuple[int, int]]:
@@ -82,8 +81,9 @@ def label_objects(
 ) -> list[KittiObject]:
     """Label lines of a frame, nearest first, ``DontCare`` areas last.
 
-    Objects outside the image are left out. Objects in the image that are nearly hidden, without a point, lower than 8
-    pixels, or largely occluded and lower than 30 pixels become ``DontCare`` areas, except those hidden altogether.
+    Objects outside the image, or hidden altogether, are left out. Those nearly hidden, without a point, or too small
+    (8 pixels high; 22 if partly, 30 if largely occluded) become ``DontCare`` areas, as annotators leave what they
+    cannot make out.
     """
     boxes = placement_boxes(placements)
     solid = to_kitti_camera(boxes, calibration, image_size)
@@ -104,8 +104,7 @@ def label_objects(
         level = occlusion_level(int(sweep.rays_met[i]), int(sweep.rays_alone[i]))
         if level is None and sweep.rays_met[i] == 0:
             continue
-        too_small = bottom - top < (_MIN_HIDDEN_HEIGHT_PX if level == 2 else _MIN_BOX_HEIGHT_PX)
-        if level is None or sweep.returns[i] == 0 or too_small:
+        if level is None or sweep.returns[i] == 0 or bottom - top < _MIN_HEIGHT_PX[level]:
             ignored.append(_dont_care(item.box_2d))
         else:
             labels.append(replace(item, truncation=truncation, occlusion=level))

@@ -16,6 +16,7 @@ __all__ = [
     "CYCLISTS",
     "FURNITURE",
     "PEDESTRIANS",
+    "PEDESTRIAN_LENGTHS_M",
     "TREES",
     "TRUCKS",
     "VANS",
@@ -114,22 +115,34 @@ TRUCKS: tuple[Model, ...] = (_truck(),)
 
 
 def _pedestrian(stride: float) -> Model:
-    """Head, torso, two arms, two legs; ``stride`` is the half distance of the feet relative to the length."""
-    cloth, skin = Material.CLOTH, Material.SKIN
+    """Head, torso, shoulders, two legs, two arms.
+
+    Args:
+        stride: half distance of the feet; everything along x is then scaled so that the body fills the unit box.
+    """
+    cloth, k = Material.CLOTH, 0.5 / max(stride + 0.14, 0.22)
+
+    def limb(foot: float, width: float, z0: float, top: float, z1: float, y0: float, y1: float) -> Part:
+        outline = [(foot - width, z0), (foot + width, z0), (top, z1), (-top, z1)]
+        return prism([(k * x, z) for x, z in outline], y0, y1, cloth)
+
     parts = (
-        ellipsoid((0.02, 0.0, 0.925), (0.16, 0.15, 0.075), skin),
-        frustum((-0.20, 0.20, 0.30), (-0.22, 0.20, 0.38), 0.47, 0.82, cloth),
-        ellipsoid((0.0, 0.0, 0.81), (0.20, 0.40, 0.055), cloth),
-        prism([(stride - 0.12, 0.0), (stride + 0.14, 0.0), (0.16, 0.5), (-0.14, 0.5)], 0.03, 0.28, cloth),
-        prism([(-stride - 0.12, 0.0), (-stride + 0.14, 0.0), (0.16, 0.5), (-0.14, 0.5)], -0.28, -0.03, cloth),
-        prism([(-stride - 0.05, 0.42), (-stride + 0.09, 0.42), (0.08, 0.80), (-0.08, 0.80)], 0.36, 0.5, cloth),
-        prism([(stride - 0.09, 0.42), (stride + 0.09, 0.42), (0.08, 0.80), (-0.08, 0.80)], -0.5, -0.36, cloth),
+        ellipsoid((0.02 * k, 0.0, 0.925), (0.16 * k, 0.15, 0.075), Material.SKIN),
+        frustum((-0.20 * k, 0.20 * k, 0.30), (-0.22 * k, 0.22 * k, 0.38), 0.47, 0.82, cloth),
+        ellipsoid((0.0, 0.0, 0.81), (0.20 * k, 0.40, 0.055), cloth),
+        limb(stride, 0.14, 0.0, 0.16, 0.5, 0.03, 0.28),
+        limb(-stride, 0.14, 0.0, 0.16, 0.5, -0.28, -0.03),
+        limb(-stride + 0.02, 0.08, 0.42, 0.08, 0.80, 0.36, 0.5),
+        limb(stride - 0.02, 0.08, 0.42, 0.08, 0.80, -0.5, -0.36),
     )
     return Model(parts, "Pedestrian")
 
 
 PEDESTRIANS: tuple[Model, ...] = (_pedestrian(0.33), _pedestrian(0.20), _pedestrian(0.05))
 """Walking with long and short strides, and standing."""
+
+PEDESTRIAN_LENGTHS_M: tuple[float, ...] = (0.95, 0.70, 0.45)
+"""Mean length of each of ``PEDESTRIANS``."""
 
 
 def _cyclist() -> Model:

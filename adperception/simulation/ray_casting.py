@@ -22,7 +22,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PartBatch", "RangeImage", "RayGrid", "Windows", "cast_parts", "windows_of"]
+__all__ = [
+    "CYLINDER",
+    "ELLIPSOID",
+    "POLYHEDRON",
+    "PartBatch",
+    "RangeImage",
+    "RayGrid",
+    "Windows",
+    "cast_parts",
+    "windows_of",
+]
 
 Float = NDArray[np.float32]
 

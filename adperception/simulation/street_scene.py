@@ -13,11 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from adperception.simulation.materials import Material
-from adperception.simulation.models import CARS, CYCLISTS, FURNITURE, PEDESTRIANS, TREES, TRUCKS, VANS
+from adperception.simulation.models import (
+    CARS,
+    CYCLISTS,
+    FURNITURE,
+    PEDESTRIAN_LENGTHS_M,
+    PEDESTRIANS,
+    TREES,
+    TRUCKS,
+    VANS,
+)
 from adperception.simulation.objects import Model, Part, PlacedParts, Placement, box, place
 from adperception.simulation.ray_casting import POLYHEDRON
+from adperception.simulation.street_style import STYLES, StreetStyle
 
-__all__ = ["STYLES", "StreetScene", "StreetStyle", "draw_scene"]
+__all__ = ["StreetScene", "draw_scene"]
 
 _REACH_M = 95.0
 _DEPTH_M = 6.0
@@ -36,70 +46,6 @@ _GABLE = Model(
         ),
     )
 )
-
-
-@dataclass(frozen=True)
-class StreetStyle:
-    """What a kind of street looks like. Pairs are ranges that are drawn from uniformly; lengths are in metres.
-
-    Attributes:
-        name: of the style.
-        share: relative frequency.
-        lanes: lanes per direction, smallest and largest number.
-        lane_width: of each lane.
-        parking: probability of a parking lane on a side, and share of its places that are taken.
-        sidewalk: width of the sidewalk.
-        setback: from the sidewalk to the facades.
-        buildings: share of the building line that is built on.
-        gap: between buildings.
-        height: of buildings.
-        vehicle_spacing: between moving vehicles of a lane.
-        pedestrians: on the sidewalks, smallest and largest number.
-        cyclists: smallest and largest number.
-        trees: spacing of the trees of a row.
-        crossing: probability of an intersection.
-        verge: material between sidewalk and facades.
-        bank: probability that the land rises or falls beyond the road.
-    """
-
-    name: str
-    share: float
-    lanes: tuple[int, int]
-    lane_width: tuple[float, float]
-    parking: tuple[float, float]
-    sidewalk: tuple[float, float]
-    setback: tuple[float, float]
-    buildings: float
-    gap: tuple[float, float]
-    height: tuple[float, float]
-    vehicle_spacing: tuple[float, float]
-    pedestrians: tuple[int, int]
-    cyclists: tuple[int, int]
-    trees: tuple[float, float]
-    crossing: float
-    verge: Material = Material.GRASS
-    bank: float = 0.0
-
-
-STYLES: tuple[StreetStyle, ...] = (
-    StreetStyle(
-        "residential", 0.46, (1, 1), (2.4, 3.0), (0.75, 0.75), (0.5, 1.6), (0.5, 4.0), 0.85, (1.5, 6.0), (5.0, 9.0),
-        (25, 80), (0, 4), (0, 2), (7, 16), 0.5,
-    ),
-    StreetStyle(
-        "city", 0.28, (1, 2), (2.7, 3.2), (0.8, 0.85), (1.0, 2.6), (0.0, 1.0), 0.95, (0.0, 2.0), (8.0, 16.0),
-        (14, 45), (2, 12), (0, 4), (9, 20), 0.5, Material.PAVEMENT,
-    ),
-    StreetStyle(
-        "arterial", 0.14, (2, 2), (3.1, 3.6), (0.1, 0.3), (1.2, 2.5), (1.5, 8.0), 0.5, (4.0, 25.0), (5.0, 14.0),
-        (12, 40), (0, 3), (0, 2), (7, 14), 0.4,
-    ),
-    StreetStyle(
-        "country", 0.12, (1, 2), (3.2, 3.8), (0.0, 0.0), (0.3, 0.8), (2.0, 12.0), 0.12, (10.0, 40.0), (4.0, 8.0),
-        (25, 80), (0, 1), (0, 1), (5, 14), 0.2, Material.GRASS, 0.7,
-    ),
-)  # fmt: skip
-"""Four kinds of streets; the shares are by eye from KITTI's frames."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +105,8 @@ class _Builder:
         self.grade_u, self.grade_v = float(rng.normal(0, 0.012)), float(rng.normal(0, 0.008))
         self.break_ahead, self.break_behind = rng.uniform(15, 50), -rng.uniform(15, 50)
         self.grade_ahead, self.grade_behind = float(rng.normal(0, 0.02)), float(rng.normal(0, 0.02))
+        # Where something closes the view along the road, ahead and behind.
+        self.ends = {end: float(rng.uniform(60, 85)) if rng.random() < 0.7 else _REACH_M for end in (1, -1)}
         self.height = height
         self.kerb = rng.uniform(0.06, 0.15) if style.name != "country" else rng.uniform(0.02, 0.06)
 
@@ -209,7 +157,9 @@ class _Builder:
         self.placements.append(Placement(model, self._position(u, v, z), yaw - self.yaw, size, paint))
 
     def _free(self, u: float, v: float, radius: float) -> bool:
-        """Whether a disc is free; if so it is taken."""
+        """Whether a disc is free; if so it is taken. Nothing is free where the view along the road ends."""
+        if not 6 - self.ends[-1] < u < self.ends[1] - 6:
+            return False
         own_v = v - self.ego_v
         if any(math.hypot(u - a, own_v - b) < radius + c for a, b, c in self.taken):
             return False
@@ -341,12 +291,11 @@ class _Builder:
                     self._add(_HEDGES[1], middle, v + rng.normal(0, 3), yaw=rng.normal(0, 0.1), size=size)
                 u += length + float(rng.uniform(0, 6))
         for end in (1, -1):
-            if rng.random() < 0.7:
+            if self.ends[end] < _REACH_M:
                 model = _HEDGES[1] if rng.random() < 0.6 else _BLOCKS[Material.FACADE]
                 size = (float(rng.uniform(4, 10)), float(rng.uniform(25, 60)), float(rng.uniform(4, 9)))
-                self._add(
-                    model, end * rng.uniform(60, 85), rng.normal(0, 5), lift=-1.0, yaw=rng.normal(0, 0.2), size=size
-                )
+                u = end * (self.ends[end] + size[0] / 2)
+                self._add(model, u, rng.normal(0, 5), lift=-1.0, yaw=rng.normal(0, 0.1), size=size)
         for centre, _ in self.crossings:
             for side in (1, -1):
                 if rng.random() < 0.7:
@@ -449,7 +398,7 @@ class _Builder:
             v,
             yaw=yaw,
             size=(max(dimensions[0], 3.0), dimensions[1], dimensions[2]),
-            paint=float(rng.choice([0.5, 0.7, 0.9, 1.0, 1.15, 1.3])),
+            paint=float(rng.choice([0.6, 0.8, 0.95, 1.0, 1.1, 1.25])),
         )
 
     def parked(self) -> None:
@@ -485,7 +434,7 @@ class _Builder:
             for side in (1, -1):
                 for direction in (1, -1):
                     v = self.edge[side] + self._draw(spacing) * rng.random() * 0.5
-                    while v < 45:
+                    while v < 36:
                         self._vehicle(centre + direction * half * 0.5, side * v, direction * math.pi / 2)
                         v += max(6.5, self._draw(spacing))
                 if half > 4.2:  # room for parked cars
@@ -510,11 +459,13 @@ class _Builder:
             else:
                 v, lift, walking = rng.uniform(-self.edge[-1], self.edge[1]), 0.0, walking + math.pi / 2
             if self._free(u, v, 0.4):
-                size = (rng.normal(0.8, 0.12), rng.normal(0.62, 0.06), rng.normal(1.74, 0.09))
-                model = PEDESTRIANS[int(rng.integers(len(PEDESTRIANS)))]
-                dimensions = (max(float(size[0]), 0.4), max(float(size[1]), 0.4), float(size[2]))
+                pose = int(rng.integers(len(PEDESTRIANS)))
+                size = (rng.normal(PEDESTRIAN_LENGTHS_M[pose], 0.08), rng.normal(0.62, 0.06), rng.normal(1.74, 0.09))
+                dimensions = (max(float(size[0]), 0.35), max(float(size[1]), 0.4), float(size[2]))
                 paint = float(rng.uniform(0.4, 1.3))
-                self._add(model, u, v, lift=lift, yaw=walking + rng.normal(0, 0.3), size=dimensions, paint=paint)
+                self._add(
+                    PEDESTRIANS[pose], u, v, lift=lift, yaw=walking + rng.normal(0, 0.3), size=dimensions, paint=paint
+                )
         for _ in range(int(rng.integers(self.style.cyclists[0], self.style.cyclists[1] + 1))):
             side = int(rng.choice([-1, 1]))
             u = float(np.clip(rng.normal(15, 22), -60, 65))
