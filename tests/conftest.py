@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
 import pytest
 import torch
 
+from adperception.sparse import available_backends, use_backend
+
 matplotlib.use("Agg")
+torch.backends.cuda.matmul.allow_tf32 = False
+torch.backends.cudnn.allow_tf32 = False
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -40,6 +45,24 @@ def golden() -> Path:
 def repository() -> Path:
     """The root of the checkout."""
     return REPOSITORY
+
+
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param("cuda torch", marks=pytest.mark.gpu),
+        pytest.param("cuda spconv", marks=pytest.mark.gpu),
+    ]
+)
+def placement(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """A device with a sparse backend selected: the CPU, and CUDA with each backend where there is a GPU."""
+    device, _, backend = request.param.partition(" ")
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    if backend and backend not in available_backends(device):
+        pytest.skip(f"{backend} is not installed")
+    with use_backend(backend or "auto"):
+        yield torch.device(device)
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ from typing import Any
 
 __all__ = [
     "FORMAT_VERSION",
+    "METADATA_KEY",
     "MODEL_FILE",
     "OPTIMIZER_FILE",
     "STATE_FILE",
@@ -36,6 +37,8 @@ FORMAT_VERSION = 1
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
+METADATA_KEY = "adperception"
+"""Header entry of a weights file under which it says what it is."""
 
 
 class CheckpointError(ValueError):

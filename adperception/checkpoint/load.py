@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from adperception.checkpoint.layout import MODEL_FILE, CheckpointError, verify
+from adperception.checkpoint.layout import METADATA_KEY, MODEL_FILE, CheckpointError, verify
 
 __all__ = ["LoadReport", "load_weights", "read_metadata", "read_tensors"]
 
@@ -114,7 +114,8 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
             header: Mapping[str, str] = content.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file}: is not a complete safetensors file ({error}).") from error
-    return {key: json.loads(value) for key, value in header.items()}
+    description: dict[str, Any] = json.loads(header.get(METADATA_KEY, "{}"))
+    return description
 
 
 def weights_file(path: Path) -> Path:

@@ -46,12 +46,12 @@ def restore_optimizer(
         CheckpointError: if the parameters of the groups are not the saved ones.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    present = [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
-    saved = [list(group["params"]) for group in state["groups"]]
+    present = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    saved = [name for group in state["groups"] for name in group["params"]]
     if present != saved:
-        changed = sorted(set(sum(present, [])) ^ set(sum(saved, [])))[:4]
+        changed = sorted(set(present) ^ set(saved))[:4]
         raise CheckpointError(f"the optimizer's parameters are not the saved ones; they differ in {changed}.")
-    position = {name: index for index, name in enumerate(sum(present, []))}
+    position = {name: index for index, name in enumerate(present)}
     entries: dict[int, dict[str, Any]] = {}
     for name, value in [*tensors.items(), *state["values"].items()]:
         parameter, _, key = name.rpartition("/")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from adperception.checkpoint.layout import (
+    METADATA_KEY,
     STATE_FILE,
     CheckpointError,
     FileRecord,
@@ -39,19 +41,21 @@ def begin(root: Path, step: int) -> Path:
     return temporary
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> FileRecord:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> FileRecord:
     """Write a safetensors file durably.
 
     Args:
         path: file to create.
         tensors: any device, any memory layout; tensors that share memory are written separately.
-        metadata: strings for the file's header.
+        metadata: plain values for the file's header, read back by ``read_metadata``.
 
     Raises:
         OSError: if the disk is full or not writable.
     """
     copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    return _write(path, serialise(copies, metadata=dict(metadata) if metadata else None))
+    # One entry only: safetensors writes several in random order, and equal checkpoints should be equal files.
+    header = {METADATA_KEY: json.dumps(metadata, sort_keys=True)} if metadata else None
+    return _write(path, serialise(copies, metadata=header))
 
 
 def commit(temporary: Path, root: Path, step: int, state: Mapping[str, Any], files: Mapping[str, FileRecord]) -> Path:
@@ -83,7 +87,7 @@ def discard(temporary: Path) -> None:
 
 
 def prune(root: Path, keep: int, protected_steps: Iterable[int]) -> None:
-    """Remove all but the newest ``keep`` checkpoints and those of ``protected_steps``. Call it after ``commit`` only."""
+    """Remove all but the newest ``keep`` checkpoints and those of ``protected_steps``. Only after a ``commit``."""
     protected = {step_directory(root, step) for step in protected_steps}
     for directory in list_checkpoints(root)[keep:]:
         if directory not in protected:

@@ -1,1 +1,7 @@
 """Datasets: one class, one file, the same methods."""
+
+from adperception.datasets.base import LidarDataset, Transform
+from adperception.datasets.folder import Folder
+from adperception.datasets.kitti import KITTI
+
+__all__ = ["KITTI", "Folder", "LidarDataset", "Transform"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,14 +12,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-__all__ = ["Processes", "start_processes"]
+__all__ = ["Processes", "average_in_rank_order", "start_processes"]
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 _EVALUATION_TIMEOUT = timedelta(days=2)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Processes:
     """Who this process is and how it talks to the others. With one process every method is trivial.
 
@@ -78,9 +79,28 @@ class Processes:
         return bytes(data[:-1].tolist()).decode()
 
     def stop(self) -> None:
-        """Leave the process group."""
+        """Leave the process group. Nothing may hold on to it any more (a DDP wrapper does)."""
         if self.world_size > 1:
+            # gloo aborts the interpreter if its threads outlive the group, so every reference has to go first.
+            self.patient_group = None
+            gc.collect()
             dist.destroy_process_group()
+
+
+def average_in_rank_order(bucket: Any) -> torch.futures.Future[torch.Tensor]:
+    """The mean of a DDP gradient bucket over the processes, summed in the order of their ranks.
+
+    DDP repacks its buckets after the first step, and a ring all-reduce adds the processes in an order that depends on
+    the place in the bucket. From three processes on, the first step after a resume would differ in the last bit.
+
+    Args:
+        bucket: a ``torch.distributed.GradBucket``.
+    """
+    mine = bucket.buffer()
+    parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    gathered = dist.all_gather(parts, mine, async_op=True).get_future()
+    mean: torch.futures.Future[torch.Tensor] = gathered.then(lambda _: torch.stack(parts).sum(dim=0) / len(parts))
+    return mean
 
 
 def start_processes(device: str | None) -> Processes:

@@ -1,1 +1,18 @@
-"""Voxelization, rotated boxes, points in boxes."""
+"""Geometry: voxelization, points in boxes, collisions of boxes."""
+
+from adperception.geometry.points_in_boxes import count_points_in_boxes, points_in_boxes
+from adperception.geometry.range_coverage import RangeCoverage, check_range_coverage, in_range
+from adperception.geometry.rotated_boxes import bev_collisions
+from adperception.geometry.voxelization import VoxelCollate, Voxelizer, voxelize_by_loop
+
+__all__ = [
+    "RangeCoverage",
+    "VoxelCollate",
+    "Voxelizer",
+    "bev_collisions",
+    "check_range_coverage",
+    "count_points_in_boxes",
+    "in_range",
+    "points_in_boxes",
+    "voxelize_by_loop",
+]

@@ -34,6 +34,6 @@ def variance_regularizer(bev: Tensor, cells: Tensor) -> Tensor:
         Scalar; 0, still connected to ``bev``, if no sample is left.
     """
     counts = cells.sum(dim=(1, 2)).tolist()
-    rows = bev.permute(0, 2, 3, 1)[cells].split(counts)
+    rows = torch.split(bev.permute(0, 2, 3, 1)[cells], counts)
     hinges = [variance_hinge(r) for r in rows if len(r) >= 2]
     return torch.stack(hinges).mean() if hinges else bev.sum() * 0.0

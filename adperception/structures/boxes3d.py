@@ -40,7 +40,8 @@ class Boxes3D:
 
     def select(self, index: NDArray[np.bool_] | Sequence[int] | NDArray[np.integer]) -> Boxes3D:
         """The boxes at ``index`` (a boolean mask or positions), in that order."""
-        positions = np.arange(len(self))[np.asarray(index)] if len(self) else np.zeros(0, dtype=np.int64)
+        chosen = np.asarray(index)
+        positions = np.arange(len(self))[chosen if chosen.size else chosen.astype(np.int64)]
         return Boxes3D(self.boxes[positions], tuple(self.names[i] for i in positions))
 
     def corners(self) -> NDArray[np.float32]:

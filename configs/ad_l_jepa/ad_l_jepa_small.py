@@ -22,8 +22,8 @@ train_dataset = dict(
     points="velodyne",
     transforms=[
         dict(type="RandomWorldFlip", axes=["x"], probability=0.5),
-        dict(type="RandomWorldRotation", max_angle=0.78539816),  # radians
-        dict(type="RandomWorldScaling", min_scale=0.95, max_scale=1.05),
+        dict(type="RandomWorldRotation", angle_range=[-0.78539816, 0.78539816]),  # radians
+        dict(type="RandomWorldScaling", scale_range=[0.95, 1.05]),
         dict(type="PointShuffle"),
     ],
 )
@@ -32,7 +32,7 @@ val_dataset = dict(type="KITTI", root="data/kitti", split="val", points="velodyn
 optimizer = dict(type="AdamW", lr=1e-3, betas=[0.95, 0.99], eps=1e-8, weight_decay=0.01)
 schedule = dict(type="OneCycle", start_divisor=10.0, end_divisor=1e4, peak_fraction=0.4, momentum=[0.95, 0.85])
 train = dict(steps=200, batch_size=4, accumulate_steps=1, workers=1, clip_grad_norm=10.0)
-evaluations = [dict(type="RepresentationEvaluation", every_epochs=10)]
+evaluations = [dict(type="RepresentationEvaluation", every_epochs=1)]
 checkpoint = dict(every_steps=50, keep=3, best="val_loss", best_rule="less")
 log = dict(every_steps=5)
 seed = 0

@@ -21,8 +21,8 @@ train_dataset = dict(
     channels=["x", "y", "z", "intensity", "elongation"],
     transforms=[
         dict(type="RandomWorldFlip", axes=["x", "y"], probability=0.5),
-        dict(type="RandomWorldRotation", max_angle=0.78539816),  # radians
-        dict(type="RandomWorldScaling", min_scale=0.95, max_scale=1.05),
+        dict(type="RandomWorldRotation", angle_range=[-0.78539816, 0.78539816]),  # radians
+        dict(type="RandomWorldScaling", scale_range=[0.95, 1.05]),
         dict(type="PointShuffle"),
     ],
 )

@@ -4,6 +4,7 @@ from adperception.datasets.formats.image_size import read_image_shapes, read_ima
 from adperception.datasets.formats.kitti_boxes import from_kitti_camera, project_boxes, to_kitti_camera
 from adperception.datasets.formats.kitti_calib import read_calibration, write_calibration
 from adperception.datasets.formats.kitti_label import DONT_CARE, KittiObject, read_labels, write_labels
+from adperception.datasets.formats.kitti_plane import read_road_plane
 from adperception.datasets.formats.point_files import (
     POINT_SUFFIXES,
     drop_non_finite,
@@ -25,6 +26,7 @@ __all__ = [
     "read_labels",
     "read_points",
     "read_points_with_notes",
+    "read_road_plane",
     "to_kitti_camera",
     "write_bin",
     "write_calibration",

@@ -55,11 +55,11 @@ def read_points_with_notes(path: str | Path, channels: Sequence[str] = XYZI) -> 
 
 def drop_non_finite(cloud: PointCloud) -> tuple[PointCloud, int]:
     """The cloud without points that hold NaN or infinity in any channel, and how many these were."""
-    # A sum is finite only if every addend is: one pass over the channels, no (N, C) mask.
-    with np.errstate(invalid="ignore", over="ignore"):
-        finite = np.isfinite(cloud.points.sum(axis=1, dtype=np.float64))
-    dropped = len(cloud) - int(np.count_nonzero(finite))
-    return (cloud.select(finite), dropped) if dropped else (cloud, 0)
+    numbers = np.isfinite(cloud.points)
+    if numbers.all():  # nearly always, and far quicker than asking row by row
+        return cloud, 0
+    finite = np.asarray(numbers.all(axis=1))
+    return cloud.select(finite), len(cloud) - int(np.count_nonzero(finite))
 
 
 def write_bin(path: str | Path, cloud: PointCloud) -> None:

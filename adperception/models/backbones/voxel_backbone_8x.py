@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from adperception.registry import MODELS
 from adperception.sparse import (
     SparseBatchNorm1d,
     SparseConv3d,
@@ -116,11 +115,3 @@ def _check_grid(grid: VoxelGrid, bev_channels: int) -> None:
         f"{layers * OUT_CHANNELS} BEV channels, expected {bev_channels}. That needs {fitting[0]} to {fitting[-1]} "
         f"voxels along z: the nearest voxel size is {height / nearest:g} m ({nearest} voxels)."
     )
-
-
-@MODELS.register_module(name="VoxelBackBone8x")
-def voxel_backbone_8x(
-    point_cloud_range: Sequence[float], voxel_size: Sequence[float], in_channels: int = 4, bev_channels: int = 256
-) -> VoxelBackBone8x:
-    """A ``VoxelBackBone8x`` from plain config values."""
-    return VoxelBackBone8x(in_channels, VoxelGrid.create(point_cloud_range, voxel_size), bev_channels)

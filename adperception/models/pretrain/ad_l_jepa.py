@@ -194,9 +194,10 @@ class ADLJEPA(TrainableModel):
         """Move the target encoder's parameters towards the context encoder's; batch-norm statistics stay its own."""
         momentum = ema_momentum(step, total_steps, self.momentum)
         with torch.no_grad():
-            target = list(self.target_encoder.parameters())
+            target: list[Tensor] = list(self.target_encoder.parameters())
+            online: list[Tensor] = list(self.context_encoder.parameters())
             torch._foreach_mul_(target, momentum)
-            torch._foreach_add_(target, list(self.context_encoder.parameters()), alpha=1.0 - momentum)
+            torch._foreach_add_(target, online, alpha=1.0 - momentum)
 
     def collate(self, training: bool) -> VoxelCollate:
         """Frames to a voxelised batch, with the voxel limit of training or of evaluation."""

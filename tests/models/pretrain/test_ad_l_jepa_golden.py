@@ -56,7 +56,7 @@ def golden_files(folder: Path) -> list[Path]:
     return files
 
 
-def load(path: Path) -> Golden:
+def load(path: Path, device: torch.device) -> Golden:
     with np.load(path) as stored:
         arrays = {key: stored[key] for key in stored.files}
     ratio = round(float(arrays["meta/masked_ratio"]), 6)
@@ -71,13 +71,15 @@ def load(path: Path) -> Golden:
     state = {k.removeprefix("state/"): torch.from_numpy(v) for k, v in arrays.items() if k.startswith("state/")}
     converted, _ = from_ad_l_jepa(state)
     model.load_state_dict(converted, strict=True)
-    coordinates = torch.from_numpy(arrays["input/voxel_coords"])
-    voxels = Voxels(torch.from_numpy(arrays["input/voxel_features"]), coordinates, int(coordinates[:, 0].max()) + 1)
+    model.to(device)
+    coordinates = torch.from_numpy(arrays["input/voxel_coords"]).to(device)
+    features = torch.from_numpy(arrays["input/voxel_features"]).to(device)
+    voxels = Voxels(features, coordinates, int(coordinates[:, 0].max()) + 1)
     occupied = non_empty_cells(coordinates, voxels.batch_size, model.context_encoder.bev_shape, 8)
     masks = masks_from_noise(
         occupied,
-        torch.from_numpy(arrays["mask/noise_nonempty_cells"]),
-        torch.from_numpy(arrays["mask/noise_bev"]),
+        torch.from_numpy(arrays["mask/noise_nonempty_cells"]).to(device),
+        torch.from_numpy(arrays["mask/noise_bev"]).to(device),
         ratio,
     )
     return Golden(arrays, model, voxels, masks)
@@ -100,7 +102,7 @@ def check_outputs(golden: Golden, mode: str, embeddings: Embeddings) -> None:
         for name in ("context", "prediction", "target"):
             if key.startswith(f"{mode}/{name}"):
                 expected = golden.tensor(key)
-                actual = sampled(getattr(embeddings, name), key).detach()
+                actual = sampled(getattr(embeddings, name), key).detach().cpu()
                 tolerance = 1e-4 * float(expected.abs().max())
                 assert float((actual - expected).abs().max()) <= tolerance, key
                 compared += 1
@@ -111,24 +113,24 @@ def check_outputs(golden: Golden, mode: str, embeddings: Embeddings) -> None:
         assert float(terms[ours]) == pytest.approx(expected_loss, rel=1e-5), theirs
 
 
-def test_masks_are_equal(golden: Path) -> None:
+def test_masks_are_equal(golden: Path, placement: torch.device) -> None:
     for path in golden_files(golden):
-        stored = load(path)
+        stored = load(path, placement)
         for theirs, ours in MASKS.items():
             expected = torch.from_numpy(stored.arrays[f"mask/{theirs}"])
-            assert torch.equal(getattr(stored.masks, ours), expected), (path.name, theirs)
+            assert torch.equal(getattr(stored.masks, ours).cpu(), expected), (path.name, theirs)
 
 
-def test_evaluation_mode(golden: Path) -> None:
+def test_evaluation_mode(golden: Path, placement: torch.device) -> None:
     for path in golden_files(golden):
-        stored = load(path)
+        stored = load(path, placement)
         stored.model.eval()
         check_outputs(stored, "eval", stored.model.embed_masked(stored.voxels, stored.masks))
 
 
-def test_training_mode_and_batch_norm_statistics_after_it(golden: Path) -> None:
+def test_training_mode_and_batch_norm_statistics_after_it(golden: Path, placement: torch.device) -> None:
     for path in golden_files(golden):
-        stored = load(path)
+        stored = load(path, placement)
         stored.model.train()
         check_outputs(stored, "train", stored.model.embed_masked(stored.voxels, stored.masks))
         state = stored.model.state_dict()
@@ -137,4 +139,4 @@ def test_training_mode_and_batch_norm_statistics_after_it(golden: Path) -> None:
         for key in after:
             ((name, _),) = from_ad_l_jepa({key.removeprefix("train/after/"): torch.zeros(())})[0].items()
             expected = stored.tensor(key)
-            assert float((state[name] - expected).abs().max()) <= 1e-4 * float(expected.abs().max()), key
+            assert float((state[name].cpu() - expected).abs().max()) <= 1e-4 * float(expected.abs().max()), key

@@ -1,0 +1,152 @@
+"""What every LiDAR dataset is: a list of frames that can be read raw or augmented."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, overload, runtime_checkable
+
+import numpy as np
+
+from adperception.registry import TRANSFORMS, build
+from adperception.structures import LidarFrame
+
+__all__ = ["DatasetTransform", "FrameIds", "LidarDataset", "Transform", "read_split"]
+
+_REPLACEMENT_TRIES = 100
+
+
+class Transform(Protocol):
+    """Something that changes a frame; all chance comes from ``rng``."""
+
+    def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
+        """The changed frame; ``frame`` itself stays as it is."""
+
+
+@runtime_checkable
+class DatasetTransform(Protocol):
+    """A transform that needs to see the dataset it works for, once, before the first frame."""
+
+    def bind(self, dataset: LidarDataset) -> None:
+        """Called once by the dataset that the transform belongs to."""
+
+
+class FrameIds(Sequence[str]):
+    """Frame names in two arrays instead of one Python object per name.
+
+    Data workers share these pages with their parent for good: reading a list of strings changes reference counts, which
+    copies its memory into every worker bit by bit.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        encoded = [name.encode() for name in names]
+        self._text = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        self._ends = np.cumsum([0, *(len(e) for e in encoded)], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = range(len(self))[index]
+        return self._text[self._ends[position] : self._ends[position + 1]].tobytes().decode()
+
+
+class LidarDataset(ABC):
+    """Base of the LiDAR datasets.
+
+    Attributes:
+        frame_ids: names of the frames, in the dataset's order.
+        transforms: applied by ``get`` in this order.
+        classes: classes whose boxes ``get`` keeps; ``None`` keeps all.
+        replace_empty_frames: whether ``get`` gives another, randomly drawn frame instead of one without a box left
+            (what OpenPCDet does in training; it needs labels, so it is off by default).
+    """
+
+    def __init__(
+        self,
+        frame_ids: Iterable[str],
+        transforms: Sequence[Mapping[str, Any] | Transform] = (),
+        classes: Sequence[str] | None = None,
+        replace_empty_frames: bool = False,
+    ) -> None:
+        self.frame_ids: Sequence[str] = FrameIds(frame_ids)
+        self.classes = None if classes is None else tuple(classes)
+        self.replace_empty_frames = replace_empty_frames
+        self.transforms: tuple[Transform, ...] = tuple(
+            build(TRANSFORMS, t) if isinstance(t, Mapping) else t for t in transforms
+        )
+
+    def bind_transforms(self) -> None:
+        """Show the dataset to the transforms that need it; the constructor of a dataset ends with this."""
+        for transform in self.transforms:
+            if isinstance(transform, DatasetTransform):
+                transform.bind(self)
+
+    def __len__(self) -> int:
+        return len(self.frame_ids)
+
+    @abstractmethod
+    def read(self, index: int) -> LidarFrame:
+        """Frame ``index`` as it is on disk: no chance, no transforms, boxes of all classes."""
+
+    def get(self, index: int, rng: np.random.Generator) -> LidarFrame:
+        """Frame ``index`` after the transforms, with the boxes of ``classes``.
+
+        The classes are chosen last, so that ground-truth sampling still sees the objects of other classes and pastes
+        nothing into them.
+
+        Args:
+            index: position in ``frame_ids``.
+            rng: source of all chance, derived from (seed, epoch, index) by the caller.
+
+        Raises:
+            ValueError: with ``replace_empty_frames``, if the frames are unlabelled or none with a box is found.
+        """
+        frame = self._transformed(index, rng)
+        if not self.replace_empty_frames or frame.boxes:
+            return frame
+        for _ in range(_REPLACEMENT_TRIES):
+            if frame.boxes is None:
+                raise ValueError(
+                    f"replace_empty_frames: frame {frame.frame_id} has no labels, so nobody can say whether it is "
+                    "empty. Leave the switch off for unlabelled data."
+                )
+            other = self._transformed(int(rng.integers(len(self))), rng)
+            if other.boxes:
+                return replace(other, notes=(*other.notes, f"Stands in for {frame.frame_id}, which has no box."))
+        raise ValueError(
+            f"replace_empty_frames: {_REPLACEMENT_TRIES} randomly drawn frames had no box of {self.classes or 'any'} "
+            "class after the transforms. Check classes= and the range, or leave the switch off."
+        )
+
+    def _transformed(self, index: int, rng: np.random.Generator) -> LidarFrame:
+        frame = self.read(index)
+        for transform in self.transforms:
+            frame = transform(frame, rng)
+        if self.classes is None or frame.boxes is None:
+            return frame
+        return replace(
+            frame, boxes=frame.boxes.select([i for i, n in enumerate(frame.boxes.names) if n in self.classes])
+        )
+
+
+def read_split(text: str, origin: str) -> list[str]:
+    """Frame names of a split file: one per line.
+
+    Raises:
+        ValueError: if there is none, or one twice.
+    """
+    names = text.split()
+    if not names:
+        raise ValueError(f"{origin} names no frame. Write one frame name per line.")
+    if len(set(names)) != len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        raise ValueError(f"{origin} names frame {twice} more than once. Remove the duplicate.")
+    return names

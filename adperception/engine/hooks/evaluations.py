@@ -1,0 +1,90 @@
+"""Evaluate during a run: at the start, every so many epochs, and at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from adperception.engine.console import say
+from adperception.engine.data import ValidationBatches
+from adperception.engine.hooks.log_files import LogFiles
+from adperception.engine.mmengine_runner import Hook
+from adperception.engine.trainer import StepOutcome, Trainer
+from adperception.evaluation.base import Evaluation
+
+__all__ = ["Evaluations"]
+
+
+class Evaluations(Hook):
+    """Runs evaluations on process 0 while the others wait (without a time limit that a long one could exceed).
+
+    Args:
+        evaluations: what to run.
+        batches: the collated validation batches.
+        log: where the metrics are written.
+    """
+
+    def __init__(self, evaluations: Sequence[Evaluation], batches: ValidationBatches, log: LogFiles) -> None:
+        self._evaluations = evaluations
+        self._batches = batches
+        self._log = log
+
+    def before_run(self, trainer: Trainer) -> None:
+        """A baseline before the first step."""
+        if trainer.progress.step == 0 and trainer.settings.train.evaluate_first:
+            self._run(trainer, self._evaluations)
+
+    def after_step(self, trainer: Trainer, outcome: StepOutcome) -> None:
+        """The evaluations that are due."""
+        due = [
+            evaluation
+            for evaluation in self._evaluations
+            if trainer.is_done or (trainer.ends_epoch and trainer.epochs_done % evaluation.every_epochs == 0)
+        ]
+        if due:
+            self._run(trainer, due)
+
+    def _run(self, trainer: Trainer, due: Sequence[Evaluation]) -> None:
+        metrics: dict[str, float] = {}
+        problem = ""
+        if trainer.processes.is_main:
+            try:
+                metrics = self._compute(trainer, due)
+            except ValueError as error:
+                if trainer.processes.world_size == 1:
+                    raise
+                problem = str(error)
+        problem, metrics = json.loads(trainer.processes.share_text(json.dumps([problem, metrics])))
+        if problem:
+            raise ValueError(problem)
+        best = trainer.settings.checkpoint.best
+        if best is not None and len(due) == len(self._evaluations) and best not in metrics:
+            raise ValueError(
+                f'checkpoint.best="{best}" is not a metric of the evaluations. Available: {", ".join(sorted(metrics))}.'
+            )
+        trainer.record_metrics(metrics)
+        if trainer.processes.is_main:
+            step = trainer.progress.step
+            self._log.write_evaluation(step, trainer.epochs_done, metrics)
+            say(f"step {step}: {_headline(due, metrics)}")
+
+    def _compute(self, trainer: Trainer, due: Sequence[Evaluation]) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        for evaluation in due:
+            found = evaluation(
+                trainer.model, self._batches, device=trainer.processes.device, step=trainer.progress.step
+            )
+            trainer.model.train()
+            for name, value in found.items():
+                if name in metrics:
+                    raise ValueError(f'two evaluations give the metric "{name}"; rename one of them.')
+                metrics[name] = float(value)
+        return metrics
+
+
+def _headline(due: Sequence[Evaluation], metrics: Mapping[str, float]) -> str:
+    """What fits on a console line: the metrics that the evaluations put first, or all if they name none."""
+    shown = [name for evaluation in due for name in evaluation.headline] or list(metrics)
+    rest = len(metrics) - len(shown)
+    line = ", ".join(f"{name} {metrics[name]:.4g}" for name in shown)
+    return f"{line} ({rest} more in log.jsonl)" if rest else line

@@ -1,0 +1,143 @@
+"""Never apply a bad update: stop (or skip and count) at the first NaN or infinity, and say where it came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adperception.checkpoint.save import write_tensors
+from adperception.engine.console import say
+from adperception.engine.data import frame_names
+from adperception.engine.mmengine_runner import Hook
+from adperception.engine.trainer import StepOutcome, Trainer
+
+__all__ = ["NonFiniteError", "NonFiniteGuard"]
+
+
+class NonFiniteError(ValueError):
+    """A loss or gradient is NaN or infinite."""
+
+
+class NonFiniteGuard(Hook):
+    """Acts on ``train.on_non_finite`` before the parameters change; all processes act alike.
+
+    With ``"skip"``, buffers (batch-norm statistics) go back to their values from before the step as well.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: list[Tensor] = []
+
+    def before_run(self, trainer: Trainer) -> None:
+        """Remember the buffers if steps may be skipped."""
+        self._remember(trainer)
+
+    def before_update(self, trainer: Trainer, outcome: StepOutcome) -> None:
+        """Raise, or mark the step as skipped, if any process saw a non-finite value.
+
+        Raises:
+            NonFiniteError: with the same message on every process.
+        """
+        if outcome.finite:
+            return
+        gather = trainer.processes.gather_text
+        # One process's NaN is in everyone's gradient, so the gradient is only to blame if every loss is finite.
+        findings = gather(_describe_losses(trainer, outcome))
+        if not any(findings):
+            findings = gather(_describe_gradient(trainer, outcome))
+        message = f"step {outcome.step + 1}: " + "; ".join(text for text in findings if text)
+        if trainer.settings.train.on_non_finite == "stop":
+            raise NonFiniteError(
+                f"{message}. The parameters were not changed. Look at the frames (tools/browse.py), lower "
+                "optimizer.lr, or set train.on_non_finite=skip."
+            )
+        outcome.skipped = True
+        trainer.progress.skipped_steps += 1
+        with torch.no_grad():
+            for buffer, before in zip(trainer.model.buffers(), self._buffers, strict=True):
+                buffer.copy_(before)
+        if trainer.processes.is_main:
+            say(f"warning: {message}. Skipped ({trainer.progress.skipped_steps} skipped so far).")
+
+    def after_step(self, trainer: Trainer, outcome: StepOutcome) -> None:
+        """Remember the buffers of the next step."""
+        self._remember(trainer)
+
+    def _remember(self, trainer: Trainer) -> None:
+        if trainer.settings.train.on_non_finite == "skip":
+            self._buffers = [buffer.detach().clone() for buffer in trainer.model.buffers()]
+
+
+def _describe_losses(trainer: Trainer, outcome: StepOutcome) -> str:
+    """The first non-finite loss of this process, after writing its batch; empty if its losses are fine."""
+    for number, (values, micro_batch) in enumerate(zip(outcome.term_values, outcome.micro_batches, strict=True)):
+        if torch.isfinite(values["loss"]):
+            continue
+        bad = [name for name, value in values.items() if name != "loss" and not torch.isfinite(value).all()]
+        name = bad[0] if bad else "loss"
+        frames = ", ".join(frame_names(trainer.dataset, micro_batch.items))
+        return (
+            f'process {trainer.processes.rank}: loss term "{name}" is {float(values[name])} for frames {frames} '
+            f"({_write(trainer, outcome, number)})"
+        )
+    return ""
+
+
+def _describe_gradient(trainer: Trainer, outcome: StepOutcome) -> str:
+    """The first parameter with a non-finite gradient, after writing the batch."""
+    names = [
+        name
+        for name, parameter in trainer.model.named_parameters()
+        if parameter.grad is not None and not torch.isfinite(parameter.grad).all()
+    ]
+    items = [item for micro_batch in outcome.micro_batches for item in micro_batch.items]
+    what = f'gradient of "{names[0]}"' if names else "norm of the gradient"
+    more = f" and of {len(names) - 1} more" if len(names) > 1 else ""
+    return (
+        f"process {trainer.processes.rank}: the {what}{more} is not finite though the losses are, for frames "
+        f"{', '.join(frame_names(trainer.dataset, items))} ({_write(trainer, outcome, 0)})"
+    )
+
+
+def _write(trainer: Trainer, outcome: StepOutcome, number: int) -> str:
+    """Write batch ``number`` of this process as safetensors, and what is no tensor as JSON; says where it is."""
+    folder = trainer.work_dir / "non_finite"
+    stem = f"step_{outcome.step + 1:08d}_process_{trainer.processes.rank}"
+    tensors: dict[str, Tensor] = {}
+    others: dict[str, Any] = {"frames": frame_names(trainer.dataset, outcome.micro_batches[number].items)}
+    for name, value in _leaves(outcome.batches[number], "batch"):
+        if isinstance(value, Tensor):
+            tensors[name] = value
+        else:
+            others[name] = value
+    others["loss_terms"] = {name: str(float(value)) for name, value in outcome.term_values[number].items()}
+    path = folder / f"{stem}.safetensors"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_tensors(path, tensors)
+        path.with_suffix(".json").write_text(json.dumps(others, indent=1, default=str), encoding="utf-8")
+    except OSError as error:
+        return f"its batch could not be written: {error}"
+    return f"batch written to {path}"
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Everything in a nested structure, with a dotted name."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for entry in dataclasses.fields(value):
+            yield from _leaves(getattr(value, entry.name), f"{name}.{entry.name}")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item, f"{name}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{name}.{index}")
+    elif isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        yield name, torch.from_numpy(np.ascontiguousarray(value))
+    else:
+        yield name, value

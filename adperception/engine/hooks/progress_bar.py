@@ -1,0 +1,107 @@
+"""What the person at the terminal sees: progress with time left, waiting for data, memory."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from typing import Any
+
+from adperception.engine.console import say
+from adperception.engine.memory import peak_memory
+from adperception.engine.mmengine_runner import Hook
+from adperception.engine.trainer import StepOutcome, Trainer
+
+__all__ = ["ProgressBar"]
+
+_MEASURED_STEPS = 20
+_WAIT_SHARE_WORTH_ADVICE = 0.2
+
+
+class ProgressBar(Hook):
+    """A bar on a terminal, else a line every ``log.every_steps``; a summary after 20 steps."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._steps = 0
+        self._step_seconds = 0.0
+        self._wait_seconds = 0.0
+        self._start = 0.0
+
+    def before_run(self, trainer: Trainer) -> None:
+        """Say what is about to happen."""
+        if not trainer.processes.is_main:
+            return
+        order, train = trainer.order, trainer.settings.train
+        self._start = time.perf_counter()
+        say(
+            f"training {trainer.total_steps:,} steps of {order.effective_batch} frames "
+            f"({train.batch_size} per pass x {train.accumulate_steps} passes x {order.world_size} processes), "
+            f"{order.frames:,} frames, {order.steps_per_epoch:,} steps per epoch, on {trainer.processes.device}"
+        )
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=trainer.total_steps, initial=trainer.progress.step, unit="step", dynamic_ncols=True)
+
+    def after_step(self, trainer: Trainer, outcome: StepOutcome) -> None:
+        """Advance; measure the first 20 steps."""
+        if not trainer.processes.is_main:
+            return
+        step = trainer.progress.step
+        self._steps += 1
+        self._step_seconds += outcome.step_seconds
+        self._wait_seconds += outcome.wait_seconds
+        per_step = self._step_seconds / self._steps
+        left = _duration(per_step * (trainer.total_steps - step))
+        if self._bar is not None:
+            self._bar.update(1)
+            self._bar.set_postfix_str(f"loss {float(outcome.loss):.4g}", refresh=False)
+        elif step % trainer.settings.log.every_steps == 0 or self._steps == 1 or trainer.is_done:
+            say(
+                f"step {step}/{trainer.total_steps}  loss {float(outcome.loss):.4g}  "
+                f"learning rate {outcome.learning_rate:.3g}  {per_step:.2f} s/step  {left} left"
+            )
+        if self._steps == _MEASURED_STEPS:
+            self._summarise(trainer, left)
+
+    def after_run(self, trainer: Trainer) -> None:
+        """Say how it ended."""
+        if not trainer.processes.is_main:
+            return
+        if self._bar is not None:
+            self._bar.close()
+        step = trainer.progress.step
+        if trainer.stop_signal and not trainer.is_done:
+            name = signal.Signals(trainer.stop_signal).name
+            say(f"stopped by {name} after step {step} of {trainer.total_steps}; go on with --resume")
+            return
+        took = _duration(time.perf_counter() - self._start)
+        skipped = trainer.progress.skipped_steps
+        note = f", {skipped} steps skipped because of non-finite values" if skipped else ""
+        say(f"done: step {step} of {trainer.total_steps} after {took}{note}; results in {trainer.work_dir}")
+
+    def _summarise(self, trainer: Trainer, left: str) -> None:
+        share = self._wait_seconds / self._step_seconds
+        memory = ", ".join(
+            f"{name.removesuffix('_mib').replace('_', ' ')} {value:,.0f} MiB"
+            for name, value in peak_memory(trainer.processes.device).items()
+        )
+        per_step = self._step_seconds / self._steps
+        say(
+            f"after {self._steps} steps: {per_step:.2f} s per step, {share:.0%} waiting for data, {memory}, {left} left"
+        )
+        if share > _WAIT_SHARE_WORTH_ADVICE:
+            workers = trainer.settings.train.workers
+            say(
+                f"advice: {share:.0%} of the time is spent waiting for data; raise train.workers (now {workers}), or "
+                "put the data on a faster disk."
+            )
+
+
+def _duration(seconds: float) -> str:
+    """``"1 h 03 min"``, ``"4 min 10 s"`` or ``"9 s"``."""
+    hours, minutes, rest = int(seconds) // 3600, int(seconds) % 3600 // 60, int(seconds) % 60
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

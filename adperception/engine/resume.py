@@ -1,0 +1,106 @@
+"""``--resume``: find the newest complete checkpoint, and refuse what would silently be another run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adperception.checkpoint.layout import CheckpointError, newest_complete
+from adperception.engine.checkpointing import checkpoint_root, restore_checkpoint
+from adperception.engine.console import say
+from adperception.engine.trainer import Trainer
+
+__all__ = ["resume"]
+
+# These do not change any parameter of the model.
+_FREE_SECTIONS = ("log", "checkpoint")
+_FREE_KEYS = ("train.workers", "train.evaluate_first")
+
+
+def resume(trainer: Trainer, allow_config_change: bool) -> None:
+    """Continue from the newest complete checkpoint below the work directory.
+
+    Raises:
+        CheckpointError: if there is none, if the config differs (unless allowed), or if it does not fit the model.
+    """
+    root = checkpoint_root(trainer.work_dir)
+    found = newest_complete(root, _say_on_main(trainer))
+    if found is None:
+        raise CheckpointError(
+            f"--resume: there is no complete checkpoint in {root}. Start without --resume, or name the folder of the "
+            "run with --work-dir."
+        )
+    directory, state = found
+    changes = list(differences(state["config"], trainer.config.values))
+    if changes and not allow_config_change:
+        raise CheckpointError(
+            f"--resume: the config is not the one {directory} was trained with: {'; '.join(changes)}. Use the old "
+            "values, or --allow-config-change to go on with the new ones."
+        )
+    _compare_processes(trainer, directory, state)
+    restore_checkpoint(trainer, directory, state)
+    if state["effective_batch"] != trainer.order.effective_batch:
+        _move_to_new_batch_size(trainer, state)
+    if trainer.processes.is_main:
+        for change in changes:
+            say(f"config change: {change}")
+        say(f"resumed from {directory}: step {trainer.progress.step} of {trainer.total_steps}")
+
+
+def differences(saved: Mapping[str, Any], present: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """``"train.batch_size: 4 -> 8"`` for every key that may change the result and differs."""
+    for key in sorted({*saved, *present}):
+        name = f"{prefix}{key}"
+        if name in _FREE_SECTIONS or name in _FREE_KEYS:
+            continue
+        old, new = _plain(saved.get(key)), _plain(present.get(key))
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from differences(old, new, f"{name}.")
+        elif old != new:
+            yield f"{name}: {old!r} -> {new!r}"
+
+
+def _plain(value: Any) -> Any:
+    """As JSON keeps it: tuples are lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _compare_processes(trainer: Trainer, directory: Path, state: Mapping[str, Any]) -> None:
+    """Warn about what makes sums come out in another order."""
+    threads, world_size = torch.get_num_threads(), trainer.order.world_size
+    if not trainer.processes.is_main:
+        return
+    if (state["world_size"], state["threads"]) != (world_size, threads):
+        say(
+            f"warning: {directory} was written by {state['world_size']} processes with {state['threads']} threads "
+            f"each; this run has {world_size} with {threads}. It goes on, but not bit-equal to the uninterrupted run."
+        )
+    if state["device"] != trainer.processes.device.type:
+        say(f"warning: {directory} was written on {state['device']}; this run is on {trainer.processes.device.type}.")
+
+
+def _move_to_new_batch_size(trainer: Trainer, state: Mapping[str, Any]) -> None:
+    """Keep the place in the epoch when a step now takes another number of frames."""
+    old, new = int(state["effective_batch"]), trainer.order.effective_batch
+    if trainer.settings.train.epochs is not None:
+        epoch, position = divmod(trainer.progress.step, int(state["steps_per_epoch"]))
+        frames_seen = position * old
+        steps = min(math.ceil(frames_seen / new), trainer.order.steps_per_epoch)
+        trainer.progress.step = epoch * trainer.order.steps_per_epoch + steps
+    if trainer.processes.is_main:
+        rate = float(trainer.settings.optimizer["lr"])
+        say(
+            f"effective batch: {old} -> {new} frames per step. Learning-rate rule: the configured peak {rate:g} is "
+            f"used as it is; linear scaling to the new batch would be optimizer.lr={rate * new / old:g} (with "
+            "--allow-config-change), or keep the old batch with train.batch_size and train.accumulate_steps."
+        )
+
+
+def _say_on_main(trainer: Trainer) -> Any:
+    return say if trainer.processes.is_main else lambda message: None

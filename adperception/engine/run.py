@@ -1,0 +1,199 @@
+"""From a config to a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adperception.checkpoint.save import remove_leftovers
+from adperception.config import Config, format_config
+from adperception.datasets.base import LidarDataset
+from adperception.datasets.data_check import require_sane_data
+from adperception.engine.checkpointing import checkpoint_root, move_previous_run_aside
+from adperception.engine.console import say, show_log_messages
+from adperception.engine.data import FrameDataset, ValidationBatches, training_loader
+from adperception.engine.distributed import Processes, start_processes
+from adperception.engine.hooks.checkpoints import Checkpoints
+from adperception.engine.hooks.evaluations import Evaluations
+from adperception.engine.hooks.log_files import LogFiles
+from adperception.engine.hooks.non_finite_guard import NonFiniteGuard
+from adperception.engine.hooks.progress_bar import ProgressBar
+from adperception.engine.hooks.run_report import RunReport
+from adperception.engine.mmengine_runner import Hook, TrainingRunner
+from adperception.engine.optimizers import build_optimizer
+from adperception.engine.randomness import seed_everything
+from adperception.engine.resume import resume
+from adperception.engine.sampling import SampleOrder, StepBatchSampler
+from adperception.engine.settings import Settings, parse_settings
+from adperception.engine.trainer import Trainer
+from adperception.models.base import TrainableModel
+from adperception.registry import DATASETS, EVALUATIONS, MODELS, OPTIMIZERS, PREPARATIONS, SCHEDULES, build, check
+from adperception.structures import VoxelGrid
+
+__all__ = ["RunOptions", "train"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a command line adds to a config.
+
+    Attributes:
+        work_dir: where everything is written.
+        resume: continue from the newest complete checkpoint in ``work_dir``.
+        allow_config_change: resume even if the config differs.
+        device: ``"cpu"``, ``"cuda"`` or ``None`` for cuda where there is one.
+        deterministic: fail on an operation that cannot be deterministic.
+    """
+
+    work_dir: Path
+    resume: bool = False
+    allow_config_change: bool = False
+    device: str | None = None
+    deterministic: bool = False
+
+
+def train(config: Config, options: RunOptions) -> Trainer:
+    """Train as the config says; returns the trainer with the final model.
+
+    Raises:
+        ValueError: for a config, data or checkpoint that does not fit, and for non-finite losses or gradients.
+        FileNotFoundError: for data that are not there.
+    """
+    settings = parse_settings(config.values)
+    check_names(settings)
+    processes = start_processes(options.device)
+    show_log_messages(processes.is_main)
+    try:
+        trainer = _build(config, settings, options, processes)
+        _runner(trainer, options).train()
+        trainer.network = trainer.model
+        return trainer
+    finally:
+        processes.stop()
+
+
+def check_names(settings: Settings) -> None:
+    """Check every type and option name of the sections before anything slow happens.
+
+    Raises:
+        ValueError: for the first unknown name, with the nearest valid one.
+    """
+    check(MODELS, settings.model)
+    check(DATASETS, settings.train_dataset)
+    check(OPTIMIZERS, settings.optimizer, params=())
+    check(SCHEDULES, settings.schedule)
+    if settings.val_dataset is not None:
+        check(DATASETS, settings.val_dataset)
+    if settings.prepare is not None:
+        check(PREPARATIONS, settings.prepare)
+    for evaluation in settings.evaluations:
+        check(EVALUATIONS, evaluation)
+
+
+def _build(config: Config, settings: Settings, options: RunOptions, processes: Processes) -> Trainer:
+    seed_everything(settings.seed, options.deterministic)
+    _prepare_work_dir(config, options, processes)
+    if settings.prepare is not None:
+        _prepare_data(settings, processes)
+    dataset: FrameDataset = build(DATASETS, settings.train_dataset)
+    order = SampleOrder(
+        frames=len(dataset),
+        batch_size=settings.train.batch_size,
+        accumulate_steps=settings.train.accumulate_steps,
+        world_size=processes.world_size,
+        seed=settings.seed,
+        drop_last=settings.train.drop_last,
+    )
+    model: TrainableModel = build(MODELS, settings.model).to(processes.device)
+    _check_data(dataset, model, processes)
+    return Trainer(
+        config=config,
+        settings=settings,
+        model=model,
+        optimizer=build_optimizer(settings.optimizer, model),
+        schedule=build(SCHEDULES, settings.schedule),
+        order=order,
+        processes=processes,
+        dataset=dataset,
+        work_dir=options.work_dir,
+    )
+
+
+def _runner(trainer: Trainer, options: RunOptions) -> TrainingRunner:
+    settings, device = trainer.settings, trainer.processes.device
+
+    def restore() -> None:
+        if options.resume:
+            resume(trainer, options.allow_config_change)
+
+    def make_loader() -> Any:
+        sampler = StepBatchSampler(trainer.order, trainer.processes.rank, trainer.progress.step, trainer.total_steps)
+        collate = trainer.model.collate(training=True)
+        return training_loader(trainer.dataset, sampler, collate, settings.train.workers, device)
+
+    log = LogFiles()
+    hooks: list[Hook] = [NonFiniteGuard(), log, ProgressBar()]
+    batches: ValidationBatches | None = None
+    if settings.evaluations and settings.val_dataset is not None:
+        batches = ValidationBatches(
+            dataset=build(DATASETS, settings.val_dataset),
+            batch_size=settings.train.batch_size,
+            seed=settings.seed,
+            collate=trainer.model.collate(training=False),
+            workers=settings.train.workers,
+            device=device,
+        )
+        hooks.append(Evaluations([build(EVALUATIONS, section) for section in settings.evaluations], batches, log))
+    # After the evaluations, so that a checkpoint holds the results of its step; before the report, which may fail.
+    hooks += [Checkpoints(), RunReport(batches)]
+    return TrainingRunner(trainer, hooks, restore, make_loader)
+
+
+def _prepare_work_dir(config: Config, options: RunOptions, processes: Processes) -> None:
+    """Make the folder; remove what a killed save left; keep an older run that would be in the way."""
+    problem = ""
+    if processes.is_main:
+        try:
+            options.work_dir.mkdir(parents=True, exist_ok=True)
+            for name in remove_leftovers(checkpoint_root(options.work_dir)):
+                say(f"removed an unfinished checkpoint: {name}")
+            if not options.resume:
+                aside = move_previous_run_aside(options.work_dir)
+                if aside is not None:
+                    say(f"{options.work_dir} held an earlier run; it is now in {aside} (--resume would have gone on)")
+                (options.work_dir / "config.py").write_text(format_config(config.values), encoding="utf-8")
+        except OSError as error:
+            problem = f"cannot write to the work directory {options.work_dir}: {error}"
+    problem = processes.share_text(problem)
+    if problem:
+        raise ValueError(problem)
+
+
+def _prepare_data(settings: Settings, processes: Processes) -> None:
+    """Make the data on process 0; the others wait."""
+    assert settings.prepare is not None
+    _on_main(build(PREPARATIONS, settings.prepare), processes)
+
+
+def _check_data(dataset: FrameDataset, model: TrainableModel, processes: Processes) -> None:
+    """Look at some frames before the first step: boxes and points in one frame, points inside the model's range."""
+    if isinstance(dataset, LidarDataset):
+        grid: VoxelGrid | None = getattr(model, "grid", None)
+        _on_main(lambda: require_sane_data(dataset, grid), processes)
+
+
+def _on_main(work: Callable[[], object], processes: Processes) -> None:
+    """Do something on process 0 while the others wait; what goes wrong stops all of them with the same message."""
+    problem = ""
+    if processes.is_main:
+        try:
+            work()
+        except (ValueError, OSError) as error:
+            if processes.world_size == 1:
+                raise
+            problem = str(error)
+    problem = processes.share_text(problem)
+    if problem:
+        raise ValueError(problem)

@@ -1,1 +1,0 @@
-"""From points in voxels to voxel features."""
