@@ -2,7 +2,7 @@
 
 The release names its backbone's tensors ``backbone_3d.encoder.*``, ``backbone_3d.target_encoder.*``,
 ``backbone_3d.predictor.*``, ``backbone_3d.mask_token``, ``backbone_3d.empty_token`` and adds ``global_step``: 168
-tensors. The backbone alone, without prefix and step, has 167. Weights are in KRSC layout.
+tensors. The backbone alone, without prefix and step, has 167. Our weights are in KRSC layout ``(out, z, y, x, in)``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-__all__ = ["from_ad_l_jepa", "to_ad_l_jepa"]
+__all__ = ["from_ad_l_jepa", "kernel_layout", "to_ad_l_jepa", "to_krsc"]
 
 _PREFIX = "backbone_3d."
 _OURS_TO_THEIRS = {
@@ -60,3 +60,34 @@ def to_ad_l_jepa(state: Mapping[str, Tensor], global_step: int) -> dict[str, Ten
             raise ValueError(f'to_ad_l_jepa: "{key}" is not a tensor of ADLJEPA.')
         converted[_PREFIX + _OURS_TO_THEIRS[ours] + key[len(ours) :]] = value
     return converted
+
+
+# Of the last convolution (64 to 128 channels, kernel 3 x 1 x 1) every axis is recognisable, whatever the layout; of
+# those with equally many input and output channels it is not, and a wrong guess would fit silently.
+_OUT_SHAPES = {"KRSC": (128, 3, 1, 1, 64), "RSKC": (3, 1, 1, 128, 64), "RSCK": (3, 1, 1, 64, 128)}
+_PERMUTATIONS = {"KRSC": (0, 1, 2, 3, 4), "RSKC": (3, 0, 1, 2, 4), "RSCK": (4, 0, 1, 2, 3)}
+
+
+def kernel_layout(state: Mapping[str, Tensor]) -> str:
+    """The layout of sparse convolution weights, from the last convolution of the encoder.
+
+    Returns:
+        ``"KRSC"`` (spconv 2.2 and newer), ``"RSKC"`` (spconv 2.0) or ``"RSCK"`` (spconv 1).
+
+    Raises:
+        ValueError: if there is no such layer or it has no known shape.
+    """
+    shape = next((tuple(v.shape) for k, v in state.items() if k.endswith("encoder.conv_out.0.weight")), None)
+    layout = next((name for name, known in _OUT_SHAPES.items() if shape == known), None)
+    if layout is None:
+        raise ValueError(
+            f"kernel_layout: encoder.conv_out.0.weight has shape {shape}; known are "
+            f"{', '.join(f'{s} ({n})' for n, s in _OUT_SHAPES.items())}."
+        )
+    return layout
+
+
+def to_krsc(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same state dict with all sparse convolution weights in KRSC layout."""
+    order = _PERMUTATIONS[kernel_layout(state)]
+    return {k: v.permute(order).contiguous() if v.dim() == 5 else v for k, v in state.items()}

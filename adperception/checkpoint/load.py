@@ -127,8 +127,8 @@ def weights_file(path: Path) -> Path:
         raise FileNotFoundError(f"{path}: there is no checkpoint here.")
     if path.suffix in (".pth", ".pt", ".ckpt", ".bin"):
         raise CheckpointError(
-            f"{path}: is a pickled checkpoint, and unpickling can execute code. Convert it: python "
-            f"tools/convert_checkpoint.py {path}"
+            f"{path}: is a pickled checkpoint, and unpickling can execute code. One of the AD-L-JEPA release can be "
+            f"converted: python tools/convert_checkpoint.py {path} {path.stem}.safetensors --model ad_l_jepa_kitti"
         )
     return path
 
@@ -146,8 +146,8 @@ def _mismatch(
     for prefix, library in _FOREIGN_PREFIXES.items():
         if any(name.startswith(prefix) for name in unused):
             lines.append(
-                f'The file looks like {library} (keys start with "{prefix}"). Convert it: python '
-                f"tools/convert_checkpoint.py {file}"
+                f'The file looks like {library} (keys start with "{prefix}"), whose tensors have other names; '
+                "checkpoint/convert_ad_l_jepa.py maps those of the AD-L-JEPA release."
             )
             return " ".join(lines)
     lines.append(f"{_origin(file)}Build the model from the config it was trained with, or name the part to take.")

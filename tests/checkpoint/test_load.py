@@ -92,7 +92,7 @@ def test_wrong_shapes_are_listed(tmp_path: Path) -> None:
 
 def test_foreign_checkpoints_are_recognised(tmp_path: Path) -> None:
     path = write(tmp_path / "m.safetensors", {"backbone_3d.conv1.weight": torch.zeros(1)})
-    with pytest.raises(CheckpointError, match=r"0 of 9 .* looks like an OpenPCDet checkpoint .*convert_checkpoint.py"):
+    with pytest.raises(CheckpointError, match=r"0 of 9 .* looks like an OpenPCDet checkpoint .*convert_ad_l_jepa.py"):
         load_weights(Model(), path)
 
 
