@@ -188,17 +188,17 @@ def test_memory_stays_flat_and_the_dataset_pickles_small(make_tree: MakeTree) ->
 def test_the_image_crop_gives_the_published_reduced_clouds(real_data: Path) -> None:
     whole = KITTI(real_data / LIDAR, split="trainval")
     reduced = KITTI(real_data / LIDAR, split="trainval", points="velodyne_reduced")
-    assert len(whole) == 10
-    for i in range(10):
+    assert len(whole) > 0
+    for i in range(len(whole)):
         np.testing.assert_array_equal(whole.read(i).cloud.points, reduced.read(i).cloud.points)
 
 
 @pytest.mark.real_data
 def test_all_reduced_frames_hold_their_boxes_and_planes_lie_under_the_road(real_data: Path) -> None:
     dataset = KITTI(real_data / LIDAR, split="trainval_reduced", points="velodyne_reduced")
-    assert len(dataset) == 19
+    assert len(dataset) > 0
     boxes = planes = 0
-    for i in range(19):
+    for i in range(len(dataset)):
         frame = dataset.read(i)
         assert frame.notes == ()
         boxes += len(frame.boxes)
@@ -209,8 +209,10 @@ def test_all_reduced_frames_hold_their_boxes_and_planes_lie_under_the_road(real_
             near = frame.cloud.xyz[(np.abs(frame.cloud.xyz[:, 1]) < 3) & (frame.cloud.xyz[:, 0] < 15)]
             height = near @ frame.road_plane[:3] + frame.road_plane[3]
             assert abs(np.median(height[np.abs(height) < 0.3])) < 0.05
-    assert boxes == 88
-    assert planes == 12
+    training = real_data / LIDAR / "training"
+    labels = [line for name in dataset.frame_ids for line in (training / f"label_2/{name}.txt").open()]
+    assert boxes == sum(not line.startswith("DontCare") for line in labels) > 0
+    assert planes == sum((training / f"planes/{name}.txt").is_file() for name in dataset.frame_ids) > 0
 
 
 @pytest.mark.real_data

