@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["CHECKED_BATCHES", "check_coordinates", "check_devices", "debug_mode", "set_debug_mode"]
+__all__ = ["CHECKED_INPUTS", "check_coordinates", "check_devices", "debug_mode", "set_debug_mode"]
 
-CHECKED_BATCHES = 20
-"""Coordinates are checked on this many first inputs; each check costs one synchronisation on a GPU."""
+CHECKED_INPUTS = 40
+"""Coordinates are checked on this many first inputs, 20 batches of a model with two encoders; each check costs one
+synchronisation on a GPU."""
 
 _state = {"debug": False, "checked": 0}
 
@@ -37,7 +38,7 @@ def check_coordinates(
 ) -> None:
     """Refuse an input that does not describe sites of the grid.
 
-    Shapes, types and devices are checked always; the values of the coordinates on the first ``CHECKED_BATCHES``
+    Shapes, types and devices are checked always; the values of the coordinates on the first ``CHECKED_INPUTS``
     inputs of the process and in debug mode.
     """
     if features.dim() != 2 or coordinates.dim() != 2 or coordinates.shape[1] != 4:
@@ -56,7 +57,7 @@ def check_coordinates(
         )
     if min(spatial_shape) < 1 or batch_size < 1:
         raise ValueError(f"SparseTensor: grid {spatial_shape} (z, y, x) with batch size {batch_size} holds no cell.")
-    if not debug_mode() and _state["checked"] >= CHECKED_BATCHES:
+    if not debug_mode() and _state["checked"] >= CHECKED_INPUTS:
         return
     _state["checked"] += 1
     if len(coordinates) == 0:

@@ -37,7 +37,7 @@ def test_coordinates_out_of_the_grid(row: tuple[int, int, int, int], message: st
 
 def test_values_are_checked_on_the_first_batches_and_in_debug_mode() -> None:
     bad = sites((0, 9, 0, 0))
-    for _ in range(checks.CHECKED_BATCHES):
+    for _ in range(checks.CHECKED_INPUTS):
         SparseTensor(torch.zeros(0, 1), sites(), (4, 6, 8), 1)
     SparseTensor(torch.zeros(1, 1), bad, (4, 6, 8), 1)  # past the first batches
     set_debug_mode(True)
