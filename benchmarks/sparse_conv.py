@@ -23,6 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import adperception  # before torch, as in all tools: sets how long waiting threads spin
+
 CASES = {
     # name: (threads, library, what)
     "spconv forward": (1, "spconv", "forward"),
@@ -83,7 +85,12 @@ def report(arguments: argparse.Namespace) -> int:
     difference = results["torch forward"][0]["checksum"] / results[BASE][0]["checksum"] - 1
     print(f"sum of |output|, torch against spconv: relative difference {difference:.1e}")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": platform.platform(), "table": table}, indent=1) + "\n")
+        arguments.json.write_text(
+            json.dumps(
+                {"machine": platform.platform(), "adperception": adperception.__version__, "table": table}, indent=1
+            )
+            + "\n"
+        )
     return 0
 
 

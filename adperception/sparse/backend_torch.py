@@ -21,6 +21,16 @@ def _taps(weight: Tensor) -> Tensor:
     return weight.permute(1, 2, 3, 4, 0).reshape(-1, weight.shape[4], weight.shape[0])
 
 
+def _add_product(target: Tensor, positions: Tensor, rows: Tensor, matrix: Tensor) -> None:
+    """``target[positions] += rows @ matrix`` in place; no position occurs twice.
+
+    Reading the rows, adding the product within the matrix multiplication and writing them back is faster on a CPU than
+    ``index_add_``, which has to be ready for repeated positions.
+    """
+    present = target.index_select(0, positions)
+    target.index_copy_(0, positions, present.addmm_(rows, matrix))
+
+
 class _SparseConvolution(torch.autograd.Function):
     """y[o] = sum over taps k and pairs (i, o) of tap k of x[i] W_k."""
 
@@ -35,7 +45,7 @@ class _SparseConvolution(torch.autograd.Function):
             output = features @ taps[rulebook.identity_tap]
         for tap, (inputs, outputs) in zip(taps, rulebook.pairs, strict=True):
             if len(inputs):
-                output.index_add_(0, outputs, features.index_select(0, inputs) @ tap)
+                _add_product(output, outputs, features.index_select(0, inputs), tap)
         return output
 
     @staticmethod
@@ -60,7 +70,7 @@ class _SparseConvolution(torch.autograd.Function):
             if want_weight:
                 torch.mm(features.index_select(0, inputs).t(), rows, out=grad_taps[k])
             if want_features:
-                grad_features.index_add_(0, inputs, rows @ taps[k].t())
+                _add_product(grad_features, inputs, rows, taps[k].t())
         grad_weight = grad_taps.view(*weight.shape[1:], weight.shape[0]).permute(4, 0, 1, 2, 3).contiguous()
         return grad_features if want_features else None, grad_weight if want_weight else None, None
 
