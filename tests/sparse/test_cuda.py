@@ -1,4 +1,4 @@
-"""Every GPU backend against the CPU: outputs and gradients of every layer kind, and of every model of the zoo."""
+"""Every GPU backend against the CPU: outputs and gradients of every layer kind (models: tests/test_zoo.py)."""
 
 from __future__ import annotations
 
