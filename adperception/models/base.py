@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Losses", "TrainableModel"]
+from adperception.structures import Detections, LidarBatch
+
+__all__ = ["DetectionModel", "Losses", "TrainableModel"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,14 @@ class Losses:
 
 
 class TrainableModel(nn.Module, ABC):
-    """A model that the engine can train without knowing what it is."""
+    """A model that the engine can train without knowing what it is.
+
+    Attributes:
+        ENCODERS: prefixes of the tensors of each encoder in the state dict, by branch name; the first one is what
+            fine-tuning takes (``{"context": "context_encoder.", "target": "target_encoder."}``).
+    """
+
+    ENCODERS: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def forward(self, batch: Any, generator: torch.Generator | None = None) -> Losses:
@@ -39,3 +48,22 @@ class TrainableModel(nn.Module, ABC):
 
     def after_optimizer_step(self, step: int, total_steps: int) -> None:
         """Called after optimizer step ``step`` (0, 1, ... ``total_steps`` - 1), identically on every rank."""
+
+
+class DetectionModel(TrainableModel):
+    """A model that finds boxes.
+
+    Attributes:
+        class_names: the classes it knows, in the order of its outputs.
+    """
+
+    ENCODERS: ClassVar[Mapping[str, str]] = {"backbone_3d": "backbone_3d."}
+
+    class_names: tuple[str, ...]
+
+    @abstractmethod
+    def predict(self, batch: LidarBatch) -> list[Detections]:
+        """The objects found in each frame of ``batch``, best first.
+
+        To be called in evaluation mode; computes no gradients. A frame without a point yields no detection.
+        """

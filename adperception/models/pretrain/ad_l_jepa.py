@@ -15,8 +15,9 @@ Shape legend: B batch, V voxels, C = 256 channels, H x W bird's-eye-view cells.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -99,6 +100,8 @@ class ADLJEPA(TrainableModel):
         variance_weight: weight of the variance regulariser (beta): 1 on KITTI, 10 on Waymo.
         momentum: initial momentum of the target encoder.
     """
+
+    ENCODERS: ClassVar[Mapping[str, str]] = {"context": "context_encoder.", "target": "target_encoder."}
 
     def __init__(
         self,
