@@ -98,5 +98,6 @@ class SECOND(VoxelDetector):
     def detect(self, voxels: Voxels) -> list[ScoredBoxes]:
         """The objects of each frame, best first."""
         outputs = self.head_outputs(voxels)
+        boxes = self.dense_head.decode(outputs)
         scores, labels = outputs.classes.sigmoid().max(dim=-1)
-        return [self.suppression(ScoredBoxes(*one)) for one in zip(self.dense_head.decode(outputs), scores, labels)]
+        return [self.suppression(ScoredBoxes(*one)) for one in zip(boxes, scores, labels, strict=True)]

@@ -63,9 +63,7 @@ class VoxelDetector(DetectionModel):
         self.max_points_per_voxel = max_points_per_voxel
         self.max_voxels_train, self.max_voxels_test = max_voxels_train, max_voxels_test
         self.backbone_3d = VoxelBackBone8x(in_channels, self.grid)
-        self.backbone_2d = BaseBEVBackbone(
-            self.backbone_3d.bev_channels, bev_layers, bev_filters, bev_upsample_filters
-        )
+        self.backbone_2d = BaseBEVBackbone(self.backbone_3d.bev_channels, bev_layers, bev_filters, bev_upsample_filters)
         for axis, cells in zip("yx", self.backbone_3d.bev_shape, strict=True):
             if cells % self.backbone_2d.stride:
                 step = BEV_STRIDE * self.backbone_2d.stride

@@ -36,9 +36,7 @@ class AnchorTargets:
     boxes: Tensor
 
 
-def assign_anchors(
-    anchors: Tensor, classes: Sequence[AnchorClass], frames: Sequence[LabelledBoxes]
-) -> AnchorTargets:
+def assign_anchors(anchors: Tensor, classes: Sequence[AnchorClass], frames: Sequence[LabelledBoxes]) -> AnchorTargets:
     """Compare every anchor with the objects of its class.
 
     Boxes are seen from above and turned to the nearest axis. An anchor that overlaps an object of its class by

@@ -138,6 +138,4 @@ class CenterHead(nn.Module):
 
         limits = boxes.new_tensor(self.grid.point_cloud_range)
         inside = ((boxes[..., :3] >= limits[:3]) & (boxes[..., :3] <= limits[3:])).all(dim=-1)
-        return [
-            ScoredBoxes(boxes[b], scores[b], labels[b]).select(inside[b]) for b in range(batch_size)
-        ]
+        return [ScoredBoxes(boxes[b], scores[b], labels[b]).select(inside[b]) for b in range(batch_size)]
