@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from adperception.datasets.formats.kitti_label import DONT_CARE, KittiObject
+from adperception.evaluation.metric_report import mean_of_defined
 from adperception.evaluation.overlapping_pairs import (
     Floats,
     Integers,
@@ -37,9 +38,10 @@ from adperception.evaluation.overlapping_pairs import (
 )
 from adperception.geometry.rotated_iou import rotated_iou_3d_pairs, rotated_iou_bev_pairs
 
-__all__ = ["DIFFICULTIES", "KITTI_OVERLAPS", "kitti_average_precision", "kitti_thresholds"]
+__all__ = ["DIFFICULTIES", "KITTI_METRICS", "KITTI_OVERLAPS", "kitti_average_precision", "kitti_thresholds"]
 
 DIFFICULTIES = ("easy", "moderate", "hard")
+KITTI_METRICS = ("bbox", "bev", "3d", "aos", "bev_loose", "3d_loose")
 KITTI_OVERLAPS: Mapping[str, tuple[float, float]] = {
     "Car": (0.7, 0.5),
     "Van": (0.7, 0.5),
@@ -75,8 +77,9 @@ def kitti_average_precision(
     Returns:
         ``<class>_<metric>_<R11|R40>_<difficulty>`` with the metrics bbox, bev, 3d, aos at the strict overlaps and
         bev_loose, 3d_loose at the loose ones. NaN where no ground truth of the class has that difficulty (and for aos
-        if a detection of the class comes without alpha). Also ``<class>_labels`` and ``<class>_predictions`` (counts)
-        and ``<class>_best_3d_iou`` (the largest 3D IoU of any two; NaN if either is missing).
+        if a detection of the class comes without alpha); the class "mean" is the mean of those that are not NaN. Also
+        ``<class>_labels`` and ``<class>_predictions`` (counts) and ``<class>_best_3d_iou`` (the largest 3D IoU of any
+        two; NaN if either is missing).
 
     Raises:
         ValueError: for unequal numbers of frames, a class without overlaps, or a detection without a score.
@@ -90,6 +93,8 @@ def kitti_average_precision(
     metrics: dict[str, float] = {}
     for name in classes:
         metrics |= {f"{name}_{key}": value for key, value in _class_metrics(pairs, name)}
+    for key in (f"{k}_{r}_{d}" for k in KITTI_METRICS for r in ("R11", "R40") for d in DIFFICULTIES):
+        metrics[f"mean_{key}"] = mean_of_defined(metrics[f"{name}_{key}"] for name in classes)
     return metrics
 
 
