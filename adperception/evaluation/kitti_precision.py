@@ -26,12 +26,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from adperception.datasets.formats.kitti_label import DONT_CARE, KittiObject
+from adperception.evaluation.greedy_matching import COUNTED, IGNORED, LEFT_OUT, LabelsChoose
 from adperception.evaluation.metric_report import mean_of_defined
 from adperception.evaluation.overlapping_pairs import (
     Floats,
     Integers,
-    Mask,
-    greedy_matches,
     near_pairs,
     overlaps,
     same_frame_pairs,
@@ -58,8 +57,6 @@ _MAXIMUM_OCCLUSION = (0, 1, 2)
 _MAXIMUM_TRUNCATION = (0.15, 0.3, 0.5)
 _UNKNOWN_ALPHA = -10.0
 _RECALL_STEPS = 40
-# Roles of labels and detections in the evaluation of one class and difficulty.
-_COUNTED, _IGNORED, _LEFT_OUT = 0, 1, 2
 
 
 def kitti_average_precision(
@@ -230,9 +227,9 @@ def _class_metrics(pairs: _Pairs, name: str) -> Iterator[tuple[str, float]]:
             | (labels.truncation > _MAXIMUM_TRUNCATION[level])
             | (labels.height_2d <= _MINIMUM_HEIGHT[level])
         )
-        label_roles = np.where(of_class & ~too_hard, _COUNTED, np.where(of_class | neighbours, _IGNORED, _LEFT_OUT))
+        label_roles = np.where(of_class & ~too_hard, COUNTED, np.where(of_class | neighbours, IGNORED, LEFT_OUT))
         low = np.abs(detections.height_2d) < _MINIMUM_HEIGHT[level]
-        roles = np.where(low, _IGNORED, np.where(found, _COUNTED, _LEFT_OUT))
+        roles = np.where(low, IGNORED, np.where(found, COUNTED, LEFT_OUT))
         for key, metric, minimum in (
             ("bbox", "bbox", strict),
             ("bev", "bev", strict),
@@ -253,40 +250,20 @@ def _curves(
     pairs: _Pairs, metric: str, minimum: float, label_roles: Integers, roles: Integers
 ) -> tuple[Floats, Floats]:
     """Precision and orientation similarity at the 41 recall points; NaN without counted labels."""
-    counted_labels = int((label_roles == _COUNTED).sum())
+    counted_labels = int((label_roles == COUNTED).sum())
     if not counted_labels:
         return np.full(_RECALL_STEPS + 1, math.nan), np.full(_RECALL_STEPS + 1, math.nan)
-    i, j, overlap = pairs.overlapping[metric]
-    useful = (overlap > minimum) & (label_roles[i] != _LEFT_OUT) & (roles[j] != _LEFT_OUT)
-    i, j, overlap = i[useful], j[useful], overlap[useful]
-    scores = pairs.detections.scores
-    hit = (label_roles[i] == _COUNTED) & (roles[j] == _COUNTED)
-
-    order = np.lexsort((j, -scores[j], i))
-    taken = _greedy(pairs, i, j, order, np.ones((len(i), 1), dtype=np.bool_))
-    thresholds = kitti_thresholds(scores[j[taken[:, 0] & hit]], counted_labels)
-
-    ignored = roles[j] == _IGNORED
-    order = np.lexsort((j, np.where(ignored, 0.0, -overlap), ignored, i))
-    taken = _greedy(pairs, i, j, order, scores[j][:, None] >= thresholds)
-
-    false = roles == _COUNTED
-    if metric == "bbox":
-        false &= pairs.covered <= minimum
-    above = np.sort(scores[false])
-    false_positives = len(above) - np.searchsorted(above, thresholds, "left") - taken[false[j]].sum(axis=0)
-    true_positives = taken[hit].sum(axis=0)
-    turn = pairs.labels.alpha[i[hit]] - pairs.detections.alpha[j[hit]]
-    similarity = ((1 + np.cos(turn)) / 2) @ taken[hit].astype(np.float64)
-    total = np.maximum(true_positives + false_positives, 1)
+    labels, detections = pairs.labels, pairs.detections
+    choose = LabelsChoose.of(labels.frames, pairs.overlapping[metric], minimum, label_roles, roles, detections.scores)
+    thresholds = kitti_thresholds(choose.true_positive_scores(), counted_labels)
+    taken = choose.taken_at(thresholds)
+    hits = choose.hits
+    excused = pairs.covered > minimum if metric == "bbox" else None
+    true_positives = taken[hits].sum(axis=0)
+    total = np.maximum(true_positives + choose.false_positives(taken, thresholds, excused), 1)
+    turn = labels.alpha[choose.labels[hits]] - detections.alpha[choose.detections[hits]]
+    similarity = ((1 + np.cos(turn)) / 2) @ taken[hits].astype(np.float64)
     return _monotone(true_positives / total), _monotone(similarity / total)
-
-
-def _greedy(pairs: _Pairs, i: Integers, j: Integers, order: Integers, candidate: Mask) -> Mask:
-    """``greedy_matches`` of the pairs in the given order, with the result in the order of the pairs."""
-    taken = np.zeros_like(candidate)
-    taken[order] = greedy_matches(pairs.labels.frames[i[order]], i[order], j[order], candidate[order])
-    return taken
 
 
 def _monotone(values: Floats) -> Floats:

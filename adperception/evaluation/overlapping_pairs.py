@@ -1,4 +1,4 @@
-"""Overlaps of boxes over many frames at once, and greedy matching of many frames in lockstep."""
+"""Overlaps of boxes over many frames at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Floats", "Integers", "Mask", "greedy_matches", "near_pairs", "overlaps", "same_frame_pairs"]
+__all__ = ["Floats", "Integers", "Mask", "near_pairs", "overlaps", "same_frame_pairs"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -69,39 +69,3 @@ def overlaps(function: Callable[[Tensor, Tensor], Tensor], a: Floats, b: Floats,
         first, second = torch.from_numpy(a[i[block]]), torch.from_numpy(b[j[block]])
         result[block] = function(first, second).numpy()
     return result
-
-
-def greedy_matches(frames: Integers, labels: Integers, detections: Integers, candidate: Mask) -> Mask:
-    """Which pairs a greedy matching takes, for K cases (score thresholds) at once.
-
-    In each frame and case the pairs are gone through in the given order, and a pair is taken if it is a candidate and
-    neither its label nor its detection has been taken before. Frames do not influence each other, so the n-th pairs of
-    all frames are handled together.
-
-    Args:
-        frames: ``(P,)`` frame number of each pair, ascending; within a frame in the order of preference.
-        labels: ``(P,)`` which label.
-        detections: ``(P,)`` which detection.
-        candidate: ``(P, K)`` whether the pair may be taken.
-
-    Returns:
-        ``(P, K)`` taken.
-    """
-    taken = np.zeros_like(candidate)
-    if not len(frames):
-        return taken
-    first_of_frame = np.searchsorted(frames, frames, "left")
-    position = np.arange(len(frames)) - first_of_frame
-    by_position = np.argsort(position, kind="stable")
-    ends = np.cumsum(np.bincount(position))
-    _, label = np.unique(labels, return_inverse=True)
-    _, detection = np.unique(detections, return_inverse=True)
-    label_free = np.ones((label.max() + 1, candidate.shape[1]), dtype=np.bool_)
-    detection_free = np.ones((detection.max() + 1, candidate.shape[1]), dtype=np.bool_)
-    for start, end in zip([0, *ends[:-1]], ends, strict=True):
-        pairs = by_position[start:end]
-        take = candidate[pairs] & label_free[label[pairs]] & detection_free[detection[pairs]]
-        label_free[label[pairs]] &= ~take
-        detection_free[detection[pairs]] &= ~take
-        taken[pairs] = take
-    return taken
