@@ -6,6 +6,7 @@ Shape legend: N points, M centres, B frames.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -164,4 +165,4 @@ def _row_blocks(candidates: Tensor) -> list[slice]:
         return [slice(0, len(candidates))]
     limits = torch.arange(MAX_CANDIDATES, count + MAX_CANDIDATES, MAX_CANDIDATES, device=total.device)
     edges = [0, *torch.unique(torch.searchsorted(total, limits, right=True)).tolist(), len(candidates)]
-    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    return [slice(a, b) for a, b in pairwise(edges) if b > a]
