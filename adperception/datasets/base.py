@@ -63,10 +63,24 @@ class LidarDataset(ABC):
 
     Attributes:
         frame_ids: names of the frames, in the dataset's order.
+        split_size: number of frames of the split, before ``fraction`` and ``interval``.
         transforms: applied by ``get`` in this order.
         classes: classes whose boxes ``get`` keeps; ``None`` keeps all.
         replace_empty_frames: whether ``get`` gives another, randomly drawn frame instead of one without a box left
             (what OpenPCDet does in training; it needs labels, so it is off by default).
+
+    Args:
+        frame_ids: names of the frames of the split.
+        transforms: sections of TRANSFORMS, or transforms.
+        classes: see above.
+        replace_empty_frames: see above.
+        fraction: keep the first ``int(n * fraction)`` of the n frames: the label-efficiency subsets of KITTI (185, 742
+            and 1,856 of 3,712 frames for 0.05, 0.2 and 0.5). Not random: everyone gets the same frames.
+        interval: keep every ``interval``-th frame, from the first on, of those that ``fraction`` leaves (Waymo's
+            subsets).
+
+    Raises:
+        ValueError: if ``fraction`` or ``interval`` is out of range or leaves no frame.
     """
 
     def __init__(
@@ -75,8 +89,12 @@ class LidarDataset(ABC):
         transforms: Sequence[Mapping[str, Any] | Transform] = (),
         classes: Sequence[str] | None = None,
         replace_empty_frames: bool = False,
+        fraction: float = 1.0,
+        interval: int = 1,
     ) -> None:
-        self.frame_ids: Sequence[str] = FrameIds(frame_ids)
+        names = frame_ids if isinstance(frame_ids, Sequence) else list(frame_ids)
+        self.split_size = len(names)
+        self.frame_ids: Sequence[str] = FrameIds(_subset(names, fraction, interval, type(self).__name__))
         self.classes = None if classes is None else tuple(classes)
         self.replace_empty_frames = replace_empty_frames
         self.transforms: tuple[Transform, ...] = tuple(
@@ -135,6 +153,19 @@ class LidarDataset(ABC):
         return replace(
             frame, boxes=frame.boxes.select([i for i, n in enumerate(frame.boxes.names) if n in self.classes])
         )
+
+
+def _subset(names: Sequence[str], fraction: float, interval: int, dataset: str) -> Sequence[str]:
+    if not 0 < fraction <= 1:
+        raise ValueError(f"{dataset}: fraction={fraction} must be above 0 and at most 1 (0.05 is 5 %).")
+    if interval < 1 or int(interval) != interval:
+        raise ValueError(f"{dataset}: interval={interval} must be a whole number of at least 1 (5: every 5th frame).")
+    kept = int(len(names) * fraction + 1e-9)  # 100 * 0.29 is 28.999999999999996
+    if names and not kept:
+        raise ValueError(
+            f"{dataset}: fraction={fraction} of {len(names)} frames leaves none. Give at least 1/{len(names)}."
+        )
+    return names[: kept : int(interval)]
 
 
 def read_split(text: str, origin: str) -> list[str]:

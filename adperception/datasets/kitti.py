@@ -56,6 +56,8 @@ class KITTI(LidarDataset):
         road_planes: whether to read ``planes/`` where there is one.
         replace_empty_frames: see ``LidarDataset``.
         transforms: sections of TRANSFORMS, or transforms.
+        fraction: keep only the first part of the split (0.05: the first 5 %), see ``LidarDataset``.
+        interval: keep every ``interval``-th frame, see ``LidarDataset``.
 
     Raises:
         FileNotFoundError: for a missing root, split file or point, label or calibration file, naming it.
@@ -75,6 +77,8 @@ class KITTI(LidarDataset):
         road_planes: bool = True,
         replace_empty_frames: bool = False,
         transforms: Sequence[Mapping[str, Any] | Transform] = (),
+        fraction: float = 1.0,
+        interval: int = 1,
     ) -> None:
         if points not in _POINTS:
             raise ValueError(f'KITTI: points="{points}" is not a folder of clouds; known are {" and ".join(_POINTS)}.')
@@ -83,7 +87,7 @@ class KITTI(LidarDataset):
         self.points = points
         self.folder = folder or ("testing" if isinstance(split, str) and split.startswith("test") else "training")
         self.directory = self.root / self.folder
-        super().__init__(self._list_frames(), transforms, classes, replace_empty_frames)
+        super().__init__(self._list_frames(), transforms, classes, replace_empty_frames, fraction, interval)
         self.labelled = labels and (self.directory / "label_2").is_dir()
         self.crop_to_image = crop_to_image and points == "velodyne"
         self.road_planes = road_planes and (self.directory / "planes").is_dir()
