@@ -29,6 +29,8 @@ class Folder(LidarDataset):
         intensity_max: the largest value of the channel ``intensity``, which is divided by it (255 for 8-bit sensors),
             so that models see 0..1.
         transforms: sections of TRANSFORMS, or transforms.
+        fraction: keep only the first part of the split, see ``LidarDataset``.
+        interval: keep every ``interval``-th frame, see ``LidarDataset``.
 
     Raises:
         FileNotFoundError: if the folder, the split file or a file that the split names does not exist.
@@ -42,13 +44,15 @@ class Folder(LidarDataset):
         channels: Sequence[str] = XYZI,
         intensity_max: float = 1.0,
         transforms: Sequence[Mapping[str, Any] | Transform] = (),
+        fraction: float = 1.0,
+        interval: int = 1,
     ) -> None:
         self.root = Path(root)
         self.channels = tuple(channels)
         if not intensity_max > 0:
             raise ValueError(f"Folder: intensity_max={intensity_max} must be positive.")
         self.intensity_max = intensity_max
-        super().__init__(self._list_frames(split), transforms)
+        super().__init__(self._list_frames(split), transforms, fraction=fraction, interval=interval)
         self.bind_transforms()
 
     def read(self, index: int) -> LidarFrame:
