@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from adperception.datasets.formats.kitti_label import KittiObject
 from adperception.evaluation.detection_evaluation import DetectionEvaluation
+from adperception.evaluation.frame_index import FrameIndex
 from adperception.evaluation.kitti_precision import (
     DIFFICULTIES,
     KITTI_METRICS,
@@ -64,8 +65,8 @@ class KittiAP(DetectionEvaluation):
             raise ValueError(f"KittiAP: classes={list(classes)}; choose some of {', '.join(KITTI_OVERLAPS)}.")
         self.classes = tuple(classes)
         self.headline = tuple(f"{name}_3d_R40_moderate" for name in (*self.classes, "mean"))
-        self._dataset: KittiGroundTruth | None = None
-        self._index: dict[str, int] = {}
+        self._dataset: KittiGroundTruth
+        self._index = FrameIndex("KittiAP")
 
     def _bind(self, dataset: Any) -> None:
         if not isinstance(dataset, KittiGroundTruth) or not dataset.labelled:
@@ -73,7 +74,7 @@ class KittiAP(DetectionEvaluation):
                 f"KittiAP needs the label files of a KITTI tree; {type(dataset).__name__} has none. Evaluate on "
                 "KITTI's training folder (train or val), or use OnceAP, which needs boxes only."
             )
-        self._index = {frame_id: index for index, frame_id in enumerate(dataset.frame_ids)}
+        self._index = FrameIndex("KittiAP", dataset.frame_ids)
         self._dataset = dataset
 
     def score(self, predictions: Mapping[str, Detections]) -> dict[str, float]:
@@ -83,8 +84,7 @@ class KittiAP(DetectionEvaluation):
             ValueError: for a frame that the dataset does not have, or that has no calibration or image size.
         """
         results = self.kitti_results(predictions)
-        dataset = self._bound()
-        labels = [dataset.read_objects(self._index[frame_id]) for frame_id in results]
+        labels = [self._dataset.read_objects(self._index[frame_id]) for frame_id in results]
         return kitti_average_precision(labels, list(results.values()), self.classes)
 
     def kitti_results(self, predictions: Mapping[str, Detections]) -> dict[str, list[KittiObject]]:
@@ -93,16 +93,10 @@ class KittiAP(DetectionEvaluation):
         Raises:
             ValueError: as ``score``.
         """
-        dataset = self._bound()
         results = {}
         for frame_id, detections in predictions.items():
-            if frame_id not in self._index:
-                raise ValueError(
-                    f"KittiAP: there are predictions for frame {frame_id}, which the dataset does not have. Evaluate "
-                    "with the split that the predictions were made on."
-                )
             index = self._index[frame_id]
-            calibration, size = dataset.read_calibration(index), dataset.image_size_of(index)
+            calibration, size = self._dataset.read_calibration(index), self._dataset.image_size_of(index)
             if calibration is None or size is None:
                 missing = "calibration" if calibration is None else "image size"
                 raise ValueError(
@@ -128,8 +122,3 @@ class KittiAP(DetectionEvaluation):
         lines.append(f"Minimum overlaps, strict / loose: {overlaps}. Mean of {', '.join(counted) or 'no class'}.")
         lines += remarks(metrics, self.classes, [f"3d_R11_{difficulty}" for difficulty in DIFFICULTIES])
         return "\n".join(lines)
-
-    def _bound(self) -> KittiGroundTruth:
-        if self._dataset is None:
-            raise ValueError("KittiAP: call bind(dataset) first.")
-        return self._dataset
