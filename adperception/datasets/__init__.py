@@ -3,5 +3,6 @@
 from adperception.datasets.base import LidarDataset, Transform
 from adperception.datasets.folder import Folder
 from adperception.datasets.kitti import KITTI
+from adperception.datasets.waymo import Waymo
 
-__all__ = ["KITTI", "Folder", "LidarDataset", "Transform"]
+__all__ = ["KITTI", "Folder", "LidarDataset", "Transform", "Waymo"]
