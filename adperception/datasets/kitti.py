@@ -103,7 +103,7 @@ class KITTI(LidarDataset):
         """
         frame_id = self.frame_ids[index]
         cloud, notes = self.read_cloud(index)
-        calibration, image_size = self.read_calibration(index), self._image_size(index)
+        calibration, image_size = self.read_calibration(index), self.image_size_of(index)
         boxes = road_plane = None
         if calibration is not None:
             if self.crop_to_image:
@@ -146,6 +146,17 @@ class KITTI(LidarDataset):
     def database_name(self) -> str:
         """``object_database_<folder>_<points>``."""
         return f"object_database_{self.folder}_{self.points}"
+
+    def image_size_of(self, index: int) -> tuple[int, int] | None:
+        """``(height, width)`` in pixels of the image of frame ``index``, ``None`` if nothing tells it."""
+        if self.image_size is not None:
+            return self.image_size
+        for suffix in (".png", ".jpg"):
+            image = self.directory / "image_2" / (self.frame_ids[index] + suffix)
+            if image.is_file():
+                return read_image_size(image)
+        height, width = (int(v) for v in self._table_sizes[index])
+        return (height, width) if height and width else None
 
     def _list_frames(self) -> list[str]:
         clouds = self.directory / self.points
@@ -203,16 +214,6 @@ class KITTI(LidarDataset):
             for row, name in zip(sizes, self.frame_ids, strict=True):
                 row[:] = shapes.get(name, (0, 0))
         return sizes
-
-    def _image_size(self, index: int) -> tuple[int, int] | None:
-        if self.image_size is not None:
-            return self.image_size
-        for suffix in (".png", ".jpg"):
-            image = self.directory / "image_2" / (self.frame_ids[index] + suffix)
-            if image.is_file():
-                return read_image_size(image)
-        height, width = (int(v) for v in self._table_sizes[index])
-        return (height, width) if height and width else None
 
     def _crop(
         self, cloud: PointCloud, calibration: KittiCalibration, image_size: tuple[int, int] | None, frame_id: str
