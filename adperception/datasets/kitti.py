@@ -99,7 +99,7 @@ class KITTI(LidarDataset):
         """
         frame_id = self.frame_ids[index]
         cloud, notes = self.read_cloud(index)
-        calibration, image_size = self.read_calibration(index), self._image_size(index)
+        calibration, image_size = self.read_calibration(index), self.image_size_of(index)
         boxes = road_plane = None
         if calibration is not None:
             if self.crop_to_image:
@@ -126,6 +126,17 @@ class KITTI(LidarDataset):
     def read_objects(self, index: int) -> list[KittiObject]:
         """The lines of the label file of frame ``index``, ``DontCare`` areas included."""
         return read_labels(self.directory / "label_2" / f"{self.frame_ids[index]}.txt")
+
+    def image_size_of(self, index: int) -> tuple[int, int] | None:
+        """``(height, width)`` in pixels of the image of frame ``index``, ``None`` if nothing tells it."""
+        if self.image_size is not None:
+            return self.image_size
+        for suffix in (".png", ".jpg"):
+            image = self.directory / "image_2" / (self.frame_ids[index] + suffix)
+            if image.is_file():
+                return read_image_size(image)
+        height, width = (int(v) for v in self._table_sizes[index])
+        return (height, width) if height and width else None
 
     def _list_frames(self) -> list[str]:
         clouds = self.directory / self.points
@@ -183,16 +194,6 @@ class KITTI(LidarDataset):
             for row, name in zip(sizes, self.frame_ids, strict=True):
                 row[:] = shapes.get(name, (0, 0))
         return sizes
-
-    def _image_size(self, index: int) -> tuple[int, int] | None:
-        if self.image_size is not None:
-            return self.image_size
-        for suffix in (".png", ".jpg"):
-            image = self.directory / "image_2" / (self.frame_ids[index] + suffix)
-            if image.is_file():
-                return read_image_size(image)
-        height, width = (int(v) for v in self._table_sizes[index])
-        return (height, width) if height and width else None
 
     def _crop(
         self, cloud: PointCloud, calibration: KittiCalibration, image_size: tuple[int, int] | None, frame_id: str

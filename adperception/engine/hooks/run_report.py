@@ -12,6 +12,7 @@ from adperception.checkpoint.save import write_tensors
 from adperception.engine.checkpointing import describe_weights
 from adperception.engine.console import say
 from adperception.engine.mmengine_runner import Hook
+from adperception.engine.results import write_results
 from adperception.engine.trainer import Trainer
 from adperception.evaluation.batch_norm_statistics import with_reestimated_batch_norm
 from adperception.evaluation.pretraining_model import is_pretraining_model
@@ -49,6 +50,7 @@ class RunReport(Hook):
             weights = trainer.work_dir / WEIGHTS_FILE
             metadata = {**describe_weights(trainer), "batch_norm_statistics": statistics}
             write_tensors(weights, model.state_dict(), metadata)
+            say(f"wrote {write_results(trainer)}")
             table = before_and_after(read_log(log_path))
             if table:
                 say("\n" + table + "\n")
