@@ -96,9 +96,9 @@ def direction_offset_of(config_text: str) -> float:
     """
     if "AlignedAnchor3DRangeGenerator" in config_text:
         raise CheckpointError(
-            "bbox_head: the file's config has AlignedAnchor3DRangeGenerator, whose anchors stand in the middle of their "
-            "cells; ours are spread from border to border of the range. The head cannot be converted; --part encoder "
-            "takes the encoder."
+            "bbox_head: the file's config has AlignedAnchor3DRangeGenerator, whose anchors stand in the middle of "
+            "their cells; ours are spread from border to border of the range. The head cannot be converted; --part "
+            "encoder takes the encoder."
         )
     found = re.search(r"\bdir_offset\s*=\s*(-?[\d.]+)", config_text)
     return float(found.group(1)) if found else _UPSTREAM_OFFSET
@@ -110,8 +110,8 @@ def _our_name(key: str) -> str:
     if part == "middle_encoder":
         if re.match(r"encoder_layers\.encoder_layer\d\.\d\.(conv|bn)[12]\.", rest):
             raise CheckpointError(
-                f'from_mmdetection3d: "{key}" belongs to an encoder of residual blocks (block_type="basicblock"), which '
-                "no model here has."
+                f'from_mmdetection3d: "{key}" belongs to an encoder of residual blocks (block_type="basicblock"), '
+                "which no model here has."
             )
         return "backbone_3d." + re.sub(r"^encoder_layers\.encoder_layer(\d)\.", r"conv\1.", rest)
     if part == "backbone" and (match := re.fullmatch(r"blocks\.(\d+)\.(\d+)\.(\w+)", rest)):
@@ -170,9 +170,9 @@ def _check_direction(offset: float | None) -> None:
     if abs(offset - DIRECTION_OFFSET) > 1e-3:
         raise CheckpointError(
             f"bbox_head.conv_dir_cls: this file's direction bins begin at {math.degrees(offset):.0f} degrees "
-            f"(dir_offset={offset:.4g}), those here at 45; which bin a heading lies in depends on the box, so the weights "
-            "cannot be rewritten. --part encoder takes the encoder; if the file was trained with another dir_offset, "
-            "say so with --direction-offset."
+            f"(dir_offset={offset:.4g}), those here at 45; which bin a heading lies in depends on the box, so the "
+            "weights cannot be rewritten. --part encoder takes the encoder; if the file was trained with another "
+            "dir_offset, say so with --direction-offset."
         )
 
 
@@ -199,8 +199,8 @@ def _reorder_anchors(state: dict[str, Tensor], order: list[int]) -> None:
             rows = state[key]
             if len(rows) != count * _ANCHOR_HEADINGS * values:
                 raise CheckpointError(
-                    f"from_mmdetection3d: {_their_name(key)} has {len(rows)} rows; {count} classes with one anchor size "
-                    f"and two headings each need {count * _ANCHOR_HEADINGS * values}."
+                    f"from_mmdetection3d: {_their_name(key)} has {len(rows)} rows; {count} classes with one anchor "
+                    f"size and two headings each need {count * _ANCHOR_HEADINGS * values}."
                 )
             blocks = rows.view(count, _ANCHOR_HEADINGS, values, *rows.shape[1:])[order]
             if name == "conv_cls":

@@ -52,7 +52,9 @@ def infer_kernel_layout(state: Mapping[str, Tensor]) -> str:
     for name, kernel in kernels.items():
         norm = state.get(name.removesuffix("0.weight") + "1.weight")
         if norm is None:
-            raise CheckpointError(f"kernel layout: {name} has no batch norm behind it, so its output channels are unknown.")
+            raise CheckpointError(
+                f"kernel layout: {name} has no batch norm behind it, so its output channels are unknown."
+            )
         extent = (3, 1, 1) if "conv_out." in name else (3, 3, 3)
         shape = tuple(kernel.shape)
         own = {
@@ -68,7 +70,8 @@ def infer_kernel_layout(state: Mapping[str, Tensor]) -> str:
     if offender:
         raise CheckpointError(f"kernel layout: no layout fits all {len(kernels)} kernels: {offender}.")
     raise CheckpointError(
-        f"kernel layout: the shapes of all {len(kernels)} kernels fit {_listed(fitting)}. Say which with --kernel-layout."
+        f"kernel layout: the shapes of all {len(kernels)} kernels fit {_listed(fitting)}. Say which with "
+        "--kernel-layout."
     )
 
 
