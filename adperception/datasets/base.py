@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adperception.registry import TRANSFORMS, build
-from adperception.structures import LidarFrame
+from adperception.structures import Boxes3D, LidarFrame, PointCloud
 
 __all__ = ["DatasetTransform", "FrameIds", "LidarDataset", "Transform", "read_split"]
 
@@ -61,13 +63,37 @@ class FrameIds(Sequence[str]):
 class LidarDataset(ABC):
     """Base of the LiDAR datasets.
 
+    A dataset with labels sets ``labelled``, ``root`` and ``split``; where the defaults do not fit, it overrides
+    ``read_labelled``, ``variant`` and ``database_name``. Ground-truth sampling asks for them.
+
     Attributes:
+        root: folder of the data.
+        labelled: whether frames have boxes.
+        split: what the frames were chosen by: a name, a list of frames, or ``None`` for all.
         frame_ids: names of the frames, in the dataset's order.
+        split_size: number of frames of the split, before ``fraction`` and ``interval``.
         transforms: applied by ``get`` in this order.
         classes: classes whose boxes ``get`` keeps; ``None`` keeps all.
         replace_empty_frames: whether ``get`` gives another, randomly drawn frame instead of one without a box left
             (what OpenPCDet does in training; it needs labels, so it is off by default).
+
+    Args:
+        frame_ids: names of the frames of the split.
+        transforms: sections of TRANSFORMS, or transforms.
+        classes: see above.
+        replace_empty_frames: see above.
+        fraction: keep the first ``int(n * fraction)`` of the n frames: the label-efficiency subsets of KITTI (185, 742
+            and 1,856 of 3,712 frames for 0.05, 0.2 and 0.5). Not random: everyone gets the same frames.
+        interval: keep every ``interval``-th frame, from the first on, of those that ``fraction`` leaves (Waymo's
+            subsets).
+
+    Raises:
+        ValueError: if ``fraction`` or ``interval`` is out of range or leaves no frame.
     """
+
+    root: Path
+    labelled: bool = False
+    split: str | Sequence[str] | None = None
 
     def __init__(
         self,
@@ -75,8 +101,12 @@ class LidarDataset(ABC):
         transforms: Sequence[Mapping[str, Any] | Transform] = (),
         classes: Sequence[str] | None = None,
         replace_empty_frames: bool = False,
+        fraction: float = 1.0,
+        interval: int = 1,
     ) -> None:
-        self.frame_ids: Sequence[str] = FrameIds(frame_ids)
+        names = frame_ids if isinstance(frame_ids, Sequence) else list(frame_ids)
+        self.split_size = len(names)
+        self.frame_ids: Sequence[str] = FrameIds(_subset(names, fraction, interval, type(self).__name__))
         self.classes = None if classes is None else tuple(classes)
         self.replace_empty_frames = replace_empty_frames
         self.transforms: tuple[Transform, ...] = tuple(
@@ -95,6 +125,28 @@ class LidarDataset(ABC):
     @abstractmethod
     def read(self, index: int) -> LidarFrame:
         """Frame ``index`` as it is on disk: no chance, no transforms, boxes of all classes."""
+
+    def read_labelled(self, index: int) -> tuple[PointCloud, Boxes3D, NDArray[np.int32]]:
+        """What objects are cut from for ground-truth sampling; without labels no boxes.
+
+        Returns:
+            The whole cloud (also where ``read`` cuts it to something), the M boxes of all classes, and ``(M,)`` their
+            difficulties; -1 means never to be pasted. Here: the frame as read, difficulty 0.
+        """
+        frame = self.read(index)
+        boxes = frame.boxes or Boxes3D.empty()
+        return frame.cloud, boxes, np.zeros(len(boxes), dtype=np.int32)
+
+    def variant(self) -> dict[str, str]:
+        """What decides the content of the frames besides ``root`` and their names (folder of clouds, scaling).
+
+        Objects cut from one variant are not pasted into another.
+        """
+        return {}
+
+    def database_name(self) -> str:
+        """How the folders of this dataset's object databases begin, below ``root``."""
+        return "object_database"
 
     def get(self, index: int, rng: np.random.Generator) -> LidarFrame:
         """Frame ``index`` after the transforms, with the boxes of ``classes``.
@@ -135,6 +187,19 @@ class LidarDataset(ABC):
         return replace(
             frame, boxes=frame.boxes.select([i for i, n in enumerate(frame.boxes.names) if n in self.classes])
         )
+
+
+def _subset(names: Sequence[str], fraction: float, interval: int, dataset: str) -> Sequence[str]:
+    if not 0 < fraction <= 1:
+        raise ValueError(f"{dataset}: fraction={fraction} must be above 0 and at most 1 (0.05 is 5 %).")
+    if interval < 1 or int(interval) != interval:
+        raise ValueError(f"{dataset}: interval={interval} must be a whole number of at least 1 (5: every 5th frame).")
+    kept = int(len(names) * fraction + 1e-9)  # 100 * 0.29 is 28.999999999999996
+    if names and not kept:
+        raise ValueError(
+            f"{dataset}: fraction={fraction} of {len(names)} frames leaves none. Give at least 1/{len(names)}."
+        )
+    return names[: kept : int(interval)]
 
 
 def read_split(text: str, origin: str) -> list[str]:

@@ -192,7 +192,9 @@ def _describe_classes(boxes: _Boxes, names: NDArray[np.str_], counts: NDArray[np
 def _frame_errors(names: NDArray[np.str_], counts: Mapping[str, NDArray[np.int64]]) -> list[str]:
     """At most one sentence: the largest class whose boxes are mostly empty, else boxes that fit better otherwise."""
     classes, numbers = np.unique(names, return_counts=True)
-    for name in classes[np.argsort(-numbers)]:
+    # One empty box of two proves nothing; only where there is no larger class are small ones asked.
+    telling = numbers >= min(_ENOUGH_BOXES, int(numbers.max()))
+    for name in classes[telling][np.argsort(-numbers[telling])]:
         shares = {reading: float((c[names == name] > 0).mean()) for reading, c in counts.items()}
         own = shares.pop("")
         best = max(shares, key=lambda reading: shares[reading])

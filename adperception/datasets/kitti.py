@@ -25,11 +25,11 @@ from adperception.datasets.base import LidarDataset, Transform, read_split
 from adperception.datasets.formats.image_size import read_image_shapes, read_image_size
 from adperception.datasets.formats.kitti_boxes import from_kitti_camera
 from adperception.datasets.formats.kitti_calib import read_calibration
-from adperception.datasets.formats.kitti_label import KittiObject, read_labels
+from adperception.datasets.formats.kitti_label import DONT_CARE, KittiObject, read_labels
 from adperception.datasets.formats.kitti_plane import read_road_plane
 from adperception.datasets.formats.point_files import read_points_with_notes
 from adperception.registry import DATASETS
-from adperception.structures import XYZI, KittiCalibration, LidarFrame, PointCloud
+from adperception.structures import XYZI, Boxes3D, KittiCalibration, LidarFrame, PointCloud
 
 __all__ = ["KITTI", "in_image"]
 
@@ -56,6 +56,8 @@ class KITTI(LidarDataset):
         road_planes: whether to read ``planes/`` where there is one.
         replace_empty_frames: see ``LidarDataset``.
         transforms: sections of TRANSFORMS, or transforms.
+        fraction: keep only the first part of the split (0.05: the first 5 %), see ``LidarDataset``.
+        interval: keep every ``interval``-th frame, see ``LidarDataset``.
 
     Raises:
         FileNotFoundError: for a missing root, split file or point, label or calibration file, naming it.
@@ -75,6 +77,8 @@ class KITTI(LidarDataset):
         road_planes: bool = True,
         replace_empty_frames: bool = False,
         transforms: Sequence[Mapping[str, Any] | Transform] = (),
+        fraction: float = 1.0,
+        interval: int = 1,
     ) -> None:
         if points not in _POINTS:
             raise ValueError(f'KITTI: points="{points}" is not a folder of clouds; known are {" and ".join(_POINTS)}.')
@@ -83,7 +87,7 @@ class KITTI(LidarDataset):
         self.points = points
         self.folder = folder or ("testing" if isinstance(split, str) and split.startswith("test") else "training")
         self.directory = self.root / self.folder
-        super().__init__(self._list_frames(), transforms, classes, replace_empty_frames)
+        super().__init__(self._list_frames(), transforms, classes, replace_empty_frames, fraction, interval)
         self.labelled = labels and (self.directory / "label_2").is_dir()
         self.crop_to_image = crop_to_image and points == "velodyne"
         self.road_planes = road_planes and (self.directory / "planes").is_dir()
@@ -126,6 +130,22 @@ class KITTI(LidarDataset):
     def read_objects(self, index: int) -> list[KittiObject]:
         """The lines of the label file of frame ``index``, ``DontCare`` areas included."""
         return read_labels(self.directory / "label_2" / f"{self.frame_ids[index]}.txt")
+
+    def read_labelled(self, index: int) -> tuple[PointCloud, Boxes3D, NDArray[np.int32]]:
+        """The whole cloud (not cut to the image), the boxes and KITTI's difficulties of frame ``index``."""
+        cloud, _ = self.read_cloud(index)
+        calibration = self.read_calibration(index)
+        solid = [o for o in self.read_objects(index) if o.name != DONT_CARE] if calibration is not None else []
+        boxes = Boxes3D.empty() if calibration is None else from_kitti_camera(solid, calibration)
+        return cloud, boxes, np.array([o.difficulty for o in solid], dtype=np.int32)
+
+    def variant(self) -> dict[str, str]:
+        """The folders of the frames and of their clouds."""
+        return {"folder": self.folder, "points": self.points}
+
+    def database_name(self) -> str:
+        """``object_database_<folder>_<points>``."""
+        return f"object_database_{self.folder}_{self.points}"
 
     def image_size_of(self, index: int) -> tuple[int, int] | None:
         """``(height, width)`` in pixels of the image of frame ``index``, ``None`` if nothing tells it."""

@@ -39,7 +39,7 @@ def write_results(trainer: Trainer) -> Path:
             # The sentence that fine-tuning must not leave out: where the encoder came from.
             "initialised_from": progress.origin or "random weights",
             "metrics": progress.metrics,
-            "training_seconds": round(progress.seconds, 1),
+            "training_seconds": round(progress.seconds, 3),
             **peak_memory(trainer.processes.device),
             **describe_machine(trainer.processes.device),
         },

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adperception.datasets import KITTI
+from adperception.datasets import KITTI, LidarDataset
 from adperception.datasets.base import FrameIds, read_split
 from adperception.datasets.transforms import PointShuffle, RangeCrop
 from adperception.registry import DATASETS, build
+from adperception.structures import LidarFrame
 
 MakeTree = Callable[..., Path]
 
@@ -87,3 +88,48 @@ def test_replacement_of_empty_frames(make_tree: MakeTree) -> None:
         KITTI(root, classes=("Tram",), replace_empty_frames=True).get(0, np.random.default_rng(0))
     with pytest.raises(ValueError, match="frame 000001 has no labels"):
         KITTI(root, labels=False, replace_empty_frames=True).get(1, np.random.default_rng(0))
+
+
+class Names(LidarDataset):
+    def read(self, index: int) -> LidarFrame:
+        raise NotImplementedError
+
+
+def names(count: int, **options: float) -> list[str]:
+    return list(Names([f"{i:06d}" for i in range(count)], **options).frame_ids)
+
+
+@pytest.mark.parametrize(("fraction", "kept"), [(0.05, 185), (0.2, 742), (0.5, 1856), (1.0, 3712)])
+def test_label_efficiency_subsets_of_kitti_are_the_first_frames(fraction: float, kept: int) -> None:
+    assert names(3712, fraction=fraction) == [f"{i:06d}" for i in range(kept)]
+
+
+def test_a_fraction_is_not_robbed_of_a_frame_by_rounding() -> None:
+    assert len(names(100, fraction=0.29)) == 29
+
+
+def test_intervals_start_at_the_first_frame() -> None:
+    assert names(11, interval=5) == ["000000", "000005", "000010"]
+    assert names(11, interval=20) == ["000000"]
+    assert names(11, interval=3, fraction=0.5) == ["000000", "000003"]  # of the first five
+    assert Names(["a", "b", "c"], interval=2).split_size == 3
+
+
+def test_subsets_that_leave_nothing_or_make_no_sense() -> None:
+    with pytest.raises(ValueError, match=r"Names: fraction=0.05 of 19 frames leaves none\. Give at least 1/19"):
+        names(19, fraction=0.05)
+    for fraction in (0.0, -0.5, 5.0):
+        with pytest.raises(ValueError, match=f"fraction={fraction} must be above 0 and at most 1"):
+            names(19, fraction=fraction)
+    for interval in (0, -1, 2.5):
+        with pytest.raises(ValueError, match=f"interval={interval} must be a whole number"):
+            names(19, interval=interval)
+
+
+def test_datasets_take_subsets_from_a_config(make_tree: MakeTree) -> None:
+    root = make_tree(frames=8)
+    kitti = build(DATASETS, dict(type="KITTI", root=str(root), fraction=0.5, interval=3))
+    assert list(kitti.frame_ids) == ["000000", "000003"]
+    assert kitti.read(1).frame_id == "000003"
+    folder = build(DATASETS, dict(type="Folder", root=str(root / "training/velodyne"), interval=7))
+    assert list(folder.frame_ids) == ["000000.bin", "000007.bin"]

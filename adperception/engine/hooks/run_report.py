@@ -61,7 +61,7 @@ class RunReport(Hook):
             say(f"the run is complete and saved, but its report is not: {error}")
 
     def _final_model(self, trainer: Trainer) -> tuple[nn.Module, str]:
-        if self._batches is None or not is_pretraining_model(trainer.model):
+        if self._batches is None or not hasattr(trainer.model, "encode"):
             return trainer.model, "running averages"
         model = with_reestimated_batch_norm(
             trainer.model, self._batches, device=trainer.processes.device, count=STATISTICS_BATCHES
