@@ -94,6 +94,6 @@ def verify_encoder(path: Path, state: dict[str, Tensor]) -> float:
     return difference
 
 
-def _forward(encoder: VoxelBackBone8x, features: np.ndarray, coordinates: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _forward(encoder: VoxelBackBone8x, features: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     voxels = Voxels(torch.from_numpy(features), torch.from_numpy(coordinates.astype(np.int32)), 1)
     return np.asarray(encoder(voxels)[0].numpy())
