@@ -133,7 +133,7 @@ def test_labels_are_needed_for_training_only() -> None:
     assert len(model.eval().predict(batch)) == 1
 
 
-@pytest.mark.parametrize(("name", "count"), [("second_kitti", 5_325_576)])
+@pytest.mark.parametrize(("name", "count"), [("second_kitti", 5_325_576), ("second_once", 5_360_460)])
 def test_parameter_counts(name: str, count: int) -> None:
     model = create_model(name)
     assert sum(p.numel() for p in model.parameters()) == count
