@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import signal
@@ -24,7 +25,7 @@ from adperception.engine.console import say
 from adperception.engine.label_efficiency_plan import Cell, Study, plan_cells, with_sections
 from adperception.engine.label_efficiency_report import StudyResults, collect_results, write_report
 from adperception.engine.results import describe_machine, write_json
-from adperception.engine.run import RunOptions, train
+from adperception.engine.run import RunOptions, check_names, train
 from adperception.engine.settings import parse_settings
 from adperception.engine.stop_signals import StopSignals
 from adperception.engine.trainer import Trainer
@@ -34,7 +35,7 @@ __all__ = ["CELL_FILE", "StudyRun", "read_cell", "run_study"]
 
 CELL_FILE = "cell.json"
 
-_REMIND_SECONDS = 5.0
+_REMIND_SECONDS = 2.0
 
 Train = Callable[..., Trainer]
 
@@ -76,6 +77,8 @@ def run_study(study: Study, run: StudyRun, train: Train = train) -> StudyResults
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("label_efficiency runs in one process; start it without torchrun.")
     work_dir = run.work_dir.resolve()
+    for config in (study.detector, *study.pretraining.values()):
+        check_names(parse_settings(config.values))
     _prepare_data(study)
     cells = plan_cells(study)
     metric = run.metric or default_metric(study)
@@ -194,28 +197,29 @@ def _prepare_data(study: Study) -> None:
 
 @contextmanager
 def _time_limit(minutes: float | None) -> Iterator[Callable[[], bool]]:
-    """Send this process SIGTERM after ``minutes``, which ends a run after its current step, as it would from outside.
+    """End the run at hand by SIGTERM after ``minutes``, which stops it after its current step, with a checkpoint.
 
-    Between two runs SIGINT and SIGTERM are noted as well. Yields a function: was there a signal, or is the time over?
+    SIGINT and SIGTERM between two runs are noted as well, and passed on to a run that was just being set up and did not
+    listen yet. Yields a function: was there a signal, or is the time over?
     """
+    end = math.inf if minutes is None else time.monotonic() + 60 * minutes
     finished = threading.Event()
-
-    def remind() -> None:
-        """Again and again, because a run that is just being set up does not listen yet."""
-        assert minutes is not None
-        seconds = 60 * minutes
-        while not finished.wait(seconds):
-            os.kill(os.getpid(), signal.SIGTERM)
-            seconds = _REMIND_SECONDS
-
-    thread = threading.Thread(target=remind, daemon=True) if minutes is not None else None
     with StopSignals() as signals:
-        end = None if minutes is None else time.monotonic() + 60 * minutes
-        if thread is not None:
-            thread.start()
+
+        def is_over() -> bool:
+            return bool(signals.received) or time.monotonic() >= end
+
+        def remind() -> None:
+            left = end - time.monotonic()
+            while not finished.wait(min(left, _REMIND_SECONDS) if left > 0 else _REMIND_SECONDS):
+                left = end - time.monotonic()
+                if is_over():
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+        thread = threading.Thread(target=remind, daemon=True)
+        thread.start()
         try:
-            yield lambda: bool(signals.received) or (end is not None and time.monotonic() >= end)
+            yield is_over
         finally:
             finished.set()
-            if thread is not None:
-                thread.join()
+            thread.join()

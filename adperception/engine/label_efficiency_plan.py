@@ -187,7 +187,7 @@ def pretraining_config(config: Config, steps: int | None) -> Config:
         ValueError: if it looks at labels.
     """
     dataset = config.values["train_dataset"]
-    transforms = [section.get("type") for section in dataset.get("transforms", ())]
+    transforms = [section.get("type") for section in _transforms(dataset)]
     if "GroundTruthSampling" in transforms or dataset.get("replace_empty_frames"):
         what = "GroundTruthSampling" if "GroundTruthSampling" in transforms else "replace_empty_frames"
         raise ValueError(
@@ -284,13 +284,18 @@ def _check_detector(config: Config) -> Settings:
             raise ValueError(f"{config.path}: the study decides on the labels; take out train_dataset.{name}.")
     if not settings.evaluations:
         raise ValueError(f"{config.path}: the study needs evaluations to compare.")
-    for transform in settings.train_dataset.get("transforms", ()):
+    for transform in _transforms(settings.train_dataset):
         if transform.get("type") == "GroundTruthSampling" and transform.get("database") is not None:
             raise ValueError(
                 f"{config.path}: GroundTruthSampling has a database of its own, but every fraction needs one that "
                 "holds its frames only. Take out database; it is built by itself."
             )
     return settings
+
+
+def _transforms(dataset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The transform sections of a dataset section; what is none is complained about when it is built."""
+    return [section for section in dataset.get("transforms", ()) if isinstance(section, Mapping)]
 
 
 def _checkpoints(train: Mapping[str, Any]) -> dict[str, Any]:
