@@ -101,4 +101,4 @@ class SetAbstraction(nn.Module):
         rows = rows.masked_fill(empty.repeat_interleave(ball.neighbours)[:, None], 0.0)
         for layer in others:
             rows = layer(rows)
-        return rows.view(*neighbours.shape, -1).max(dim=1).values
+        return rows.view(*neighbours.shape, ball.channels[-1]).max(dim=1).values
