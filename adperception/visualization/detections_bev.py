@@ -54,11 +54,11 @@ def detections_picture(
     handles += [
         Line2D([], [], color=class_colour(name), label=f"{name} ({names.count(name)})") for name in dict.fromkeys(names)
     ]
-    for box, score in zip(detections.boxes.boxes, detections.scores, strict=True):
+    tops = detections.boxes.corners()[:, :4, 1].max(axis=1) if len(detections) else ()
+    for box, top, score in zip(detections.boxes.boxes, tops, detections.scores, strict=True):
         if x0 <= box[0] < x1 and y0 <= box[1] < y1:
-            radius = float(np.hypot(box[3], box[4])) / 2
             label = axes.text(
-                box[0], box[1] + radius, f"{score:.2f}", fontsize=6.5, ha="center", va="bottom", zorder=5, clip_on=True
+                box[0], top + 0.1, f"{score:.2f}", fontsize=6.5, ha="center", va="bottom", zorder=5, clip_on=True
             )
             label.set_path_effects([patheffects.withStroke(linewidth=1.5, foreground="white")])
     if handles:
