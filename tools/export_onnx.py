@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True, help="checkpoint directory or .safetensors file")
     parser.add_argument("--out", type=Path, help="default: <name>_dense.onnx beside the weights")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
         return _export(options)
     except (ValueError, OSError, ImportError) as error:

@@ -164,7 +164,7 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _compare(path: Path, bev: np.ndarray, expected: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:  # type: ignore[type-arg]
+def _compare(path: Path, bev: np.ndarray, expected: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     """Run the file in onnxruntime; per output the largest difference and torch's largest value."""
     onnxruntime = import_extra("onnxruntime", "export", "ONNX export")
     options = onnxruntime.SessionOptions()

@@ -1,4 +1,4 @@
-"""Turning a frame around with the mouse: points, labels and detections in open3d. Needs a screen and the extra ``viz``."""
+"""Turning a frame around with the mouse: points, labels and detections in open3d (a screen and the extra ``viz``)."""
 
 from __future__ import annotations
 
