@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from adperception.datasets.formats.kitti_boxes import from_kitti_camera
 from adperception.datasets.formats.kitti_label import DONT_CARE, KittiObject
 from adperception.evaluation.detection_evaluation import DetectionEvaluation
+from adperception.evaluation.frame_index import FrameIndex
 from adperception.evaluation.kitti_precision import (
     DIFFICULTIES,
     KITTI_METRICS,
@@ -82,8 +83,8 @@ class KittiAP(DetectionEvaluation):
             raise ValueError(f"KittiAP: classes={list(classes)}; choose some of {', '.join(KITTI_OVERLAPS)}.")
         self.classes = tuple(classes)
         self.headline = tuple(f"{name}_3d_R40_moderate" for name in (*self.classes, "mean"))
-        self._dataset: KittiGroundTruth | None = None
-        self._index: dict[str, int] = {}
+        self._dataset: KittiGroundTruth
+        self._index = FrameIndex("KittiAP")
 
     def _bind(self, dataset: Any) -> None:
         if not isinstance(dataset, KittiGroundTruth) or not dataset.labelled:
@@ -91,7 +92,7 @@ class KittiAP(DetectionEvaluation):
                 f"KittiAP needs the label files of a KITTI tree; {type(dataset).__name__} has none. Evaluate on "
                 "KITTI's training folder (train or val), or use OnceAP, which needs boxes only."
             )
-        self._index = {frame_id: index for index, frame_id in enumerate(dataset.frame_ids)}
+        self._index = FrameIndex("KittiAP", dataset.frame_ids)
         self._dataset = dataset
 
     def score(self, predictions: Mapping[str, Detections]) -> dict[str, float]:
@@ -106,9 +107,8 @@ class KittiAP(DetectionEvaluation):
 
     def _labels(self, index: int) -> list[KittiObject]:
         """The labels of a frame; those outside the range are marked as harder than every difficulty."""
-        dataset = self._bound()
-        labels = dataset.read_objects(index)
-        calibration = dataset.read_calibration(index)
+        labels = self._dataset.read_objects(index)
+        calibration = self._dataset.read_calibration(index)
         if self.point_cloud_range is None or calibration is None:
             return labels
         solid = [i for i, label in enumerate(labels) if label.name != DONT_CARE]
@@ -124,16 +124,10 @@ class KittiAP(DetectionEvaluation):
         Raises:
             ValueError: as ``score``.
         """
-        dataset = self._bound()
         results = {}
         for frame_id, detections in predictions.items():
-            if frame_id not in self._index:
-                raise ValueError(
-                    f"KittiAP: there are predictions for frame {frame_id}, which the dataset does not have. Evaluate "
-                    "with the split that the predictions were made on."
-                )
             index = self._index[frame_id]
-            calibration, size = dataset.read_calibration(index), dataset.image_size_of(index)
+            calibration, size = self._dataset.read_calibration(index), self._dataset.image_size_of(index)
             if calibration is None or size is None:
                 missing = "calibration" if calibration is None else "image size"
                 raise ValueError(
@@ -164,11 +158,6 @@ class KittiAP(DetectionEvaluation):
         lines.append(f"Minimum overlaps, strict / loose: {overlaps}. Mean of {', '.join(counted) or 'no class'}.")
         lines += remarks(metrics, self.classes, [f"3d_R11_{difficulty}" for difficulty in DIFFICULTIES])
         return "\n".join(lines)
-
-    def _bound(self) -> KittiGroundTruth:
-        if self._dataset is None:
-            raise ValueError("KittiAP: call bind(dataset) first.")
-        return self._dataset
 
 
 def _inside(boxes: Boxes3D, limits: tuple[float, ...]) -> NDArray[np.bool_]:

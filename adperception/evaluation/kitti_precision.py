@@ -190,7 +190,7 @@ class _Pairs:
         i, j = near_pairs(labels.boxes[solid], labels.frames[solid], detections.boxes, detections.frames)
         i = solid[i]
         for name, function in (("bev", rotated_iou_bev_pairs), ("3d", rotated_iou_3d_pairs)):
-            overlap = overlaps(function, labels.boxes, detections.boxes, i, j)
+            overlap = overlaps(function, labels.boxes[i], detections.boxes[j])
             found[name] = (i[overlap > 0], j[overlap > 0], overlap[overlap > 0])
         return cls(labels, detections, found, covered)
 

@@ -56,7 +56,7 @@ def remarks(metrics: Mapping[str, float], classes: Iterable[str], average_precis
         elif best <= _SUSPICIOUS_IOU:
             lines.append(
                 f"{name}: no prediction above IoU {_SUSPICIOUS_IOU} overlaps any ground truth: usually a coordinate "
-                f"problem, not a weak model (largest IoU {best:.2f}; {predictions:.0f} predictions, {labels:.0f} labels)."
+                f"problem, not a weak model (largest IoU {best:.2f} of {predictions:.0f} predictions)."
             )
         elif any(value == 0 for value in values) and not any(value > 0 for value in values):
             lines.append(

@@ -15,7 +15,7 @@ from adperception.simulation.materials import MATERIAL_TABLE, Material
 from adperception.simulation.objects import PlacedParts
 from adperception.simulation.ray_casting import PartBatch, RangeImage, RayGrid, cast_parts
 
-__all__ = ["OWN_VEHICLE", "LidarSensor", "Sweep", "incidence_cosine", "spinning_64_elevations"]
+__all__ = ["OWN_VEHICLE", "LidarSensor", "Returns", "Sweep", "incidence_cosine", "spinning_64_elevations"]
 
 Float = NDArray[np.float32]
 
@@ -63,6 +63,35 @@ class Sweep:
 
 
 @dataclass(frozen=True)
+class Returns:
+    """What comes back of the rays of a turn, or of a part of one, beam by beam from the highest.
+
+    Attributes:
+        beam, column: ``(N,)`` the ray of each return.
+        range_m: ``(N,)`` float32 distance along the ray, metres.
+        intensity: ``(N,)`` float32, 0..0.99.
+        part: ``(N,)`` part of the scene that it comes from.
+        rays_alone: ``(M,)`` rays that would meet each labelled object if it stood alone.
+        rays_met: ``(M,)`` rays that meet it first, before dropout.
+    """
+
+    beam: NDArray[np.int64]
+    column: NDArray[np.int64]
+    range_m: Float
+    intensity: Float
+    part: NDArray[np.int32]
+    rays_alone: NDArray[np.int64]
+    rays_met: NDArray[np.int64]
+
+    def positions(self, grid: RayGrid) -> Float:
+        """``(N, 3)`` x, y, z in metres, in the frame of the rays ``grid``."""
+        direction = np.stack([np.cos(grid.azimuth), np.sin(grid.azimuth)]).astype(np.float32)
+        horizontal = self.range_m * grid.elevation_cosine[self.beam]
+        x, y = horizontal * direction[0, self.column], horizontal * direction[1, self.column]
+        return np.stack([x, y, horizontal * grid.elevation_tangent[self.beam]], axis=1)
+
+
+@dataclass(frozen=True)
 class LidarSensor:
     """The sensor and its imperfections.
 
@@ -93,10 +122,30 @@ class LidarSensor:
         return RayGrid(tangent, azimuth_start, self.columns)
 
     def sweep(self, scene: PlacedParts, rng: np.random.Generator) -> Sweep:
-        """Cast all rays into the scene and return what the sensor would record."""
+        """Cast all rays of a turn into the scene and return what KITTI's files would hold."""
         grid = self.grid(float(rng.uniform(0, 2 * np.pi / self.columns)))
+        returns = self.returns(scene, grid, rng)
+        points = np.empty((len(returns.part), 4), dtype=np.float32)
+        # KITTI stores millimetres and hundredths.
+        points[:, :3] = np.rint(returns.positions(grid) * np.float32(1000)) / np.float32(1000)
+        points[:, 3] = np.rint(returns.intensity * np.float32(100)) / np.float32(100)
+        on_object = _count(scene.object_of_part[returns.part], len(scene.labelled))
+        return Sweep(points, returns.part, returns.rays_alone, returns.rays_met, on_object)
+
+    def returns(
+        self, scene: PlacedParts, grid: RayGrid, rng: np.random.Generator, columns: tuple[int, int] | None = None
+    ) -> Returns:
+        """Cast rays into the scene.
+
+        Args:
+            scene: in the frame of the beams' origin.
+            grid: the rays, usually ``self.grid(...)``.
+            rng: draws noise, dropout and depths in foliage.
+            columns: first and end column of the part of the turn that is cast; all by default. A sensor that moves
+                while it turns is cast in parts, each into the scene as it lies then.
+        """
         image = RangeImage(grid, self.max_range_m)
-        alone = cast_parts(scene.batch, grid, image, rng, object_of_part=scene.object_of_part)
+        alone = cast_parts(scene.batch, grid, image, rng, object_of_part=scene.object_of_part, columns=columns)
         objects = len(scene.labelled)
         met = _count(scene.object_of_part[image.part[image.part >= 0]], objects)
 
@@ -132,21 +181,13 @@ class LidarSensor:
 
         sigma = np.hypot(table.roughness_m, np.float32(self.range_noise_m))[material]
         range_m += sigma * rng.standard_normal(len(part), dtype=np.float32)
-        horizontal = range_m * elevation_cosine[beam]
-        points = np.empty((len(part), 4), dtype=np.float32)
-        points[:, 0] = horizontal * direction[0, column]
-        points[:, 1] = horizontal * direction[1, column]
-        points[:, 2] = horizontal * grid.elevation_tangent[beam]
-        # KITTI stores millimetres and hundredths.
-        points[:, :3] = np.rint(points[:, :3] * np.float32(1000)) / np.float32(1000)
         grazing = table.grazing[material]
         intensity = reflectance * (grazing + (1 - grazing) * cosine)
         intensity += table.spread[material] * rng.standard_normal(len(part), dtype=np.float32)
         # Recorded far returns often carry no intensity at all: 10 % of them at 20 m, 40 % at 40 m, 80 % beyond 60 m.
         faint = np.float32(0.08) + np.float32(0.72) / (1 + (np.float32(45) / range_m) ** 4)
         intensity[rng.random(len(part), dtype=np.float32) < faint] = 0
-        points[:, 3] = np.rint(np.clip(intensity, 0, 0.99) * np.float32(100)) / np.float32(100)
-        return Sweep(points, part, alone, met, _count(scene.object_of_part[part], objects))
+        return Returns(beam, column, range_m, np.clip(intensity, 0, np.float32(0.99)), part, alone, met)
 
     def _hidden_by_own_vehicle(self, grid: RayGrid) -> NDArray[np.bool_]:
         azimuth = np.degrees(grid.azimuth) % 360

@@ -8,7 +8,7 @@ so that their label box is exact. ``place`` puts many models into the sensor's f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -122,6 +122,29 @@ class PlacedParts:
     paint: NDArray[np.float32]
     object_of_part: NDArray[np.int64]
     labelled: tuple[Placement, ...] = field(default=())
+
+    def seen_from(self, x: float, y: float, z: float = 0.0, yaw: float = 0.0) -> PlacedParts:
+        """The same parts in another upright frame.
+
+        Args:
+            x, y, z: origin of that frame in this one, metres.
+            yaw: its heading in this one, radians counter-clockwise.
+        """
+        origin = np.array([x, y, z])
+        turn = np.full(len(self.batch.planes), -yaw)
+        planes = self.batch.planes.copy()
+        planes[:, 3] -= planes[:, :3] @ origin
+        planes[:, :2] = _turn(planes[:, :2], turn)
+        centre = self.batch.centre - origin
+        centre[:, :2] = _turn(centre[:, :2], np.full(len(centre), -yaw))
+        batch = replace(self.batch, planes=planes, centre=centre, yaw=self.batch.yaw - yaw)
+        positions = np.array([p.position for p in self.labelled]).reshape(-1, 3) - origin
+        positions[:, :2] = _turn(positions[:, :2], np.full(len(positions), -yaw))
+        labelled = tuple(
+            replace(p, position=(float(u), float(v), float(w)), yaw=p.yaw - yaw)
+            for p, (u, v, w) in zip(self.labelled, positions, strict=True)
+        )
+        return replace(self, batch=batch, labelled=labelled)
 
 
 def box(

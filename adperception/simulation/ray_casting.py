@@ -187,6 +187,7 @@ def cast_parts(
     rng: np.random.Generator,
     *,
     object_of_part: NDArray[np.int64] | None = None,
+    columns: tuple[int, int] | None = None,
 ) -> NDArray[np.int64]:
     """Enter all parts into the range image, nearest first seen.
 
@@ -197,12 +198,14 @@ def cast_parts(
         rng: draws the depths in porous parts.
         object_of_part: ``(P,)`` number of the object that a part belongs to, -1 for none. Parts of an object are
             neighbours.
+        columns: first and end column of the rays that are cast; all by default.
 
     Returns:
         ``(objects,)`` for each object the number of rays that would meet it if it stood alone (0..max number).
     """
     if object_of_part is None:
         object_of_part = np.full(len(parts), -1, dtype=np.int64)
+    first_column, end_column = (0, grid.columns) if columns is None else columns
     n_objects = int(object_of_part.max(initial=-1)) + 1
     alone = np.zeros(n_objects, dtype=np.int64)
     caster = _Caster(parts, grid)
@@ -217,7 +220,8 @@ def cast_parts(
             met_rows = int(windows.first_beam[members].min()), int(windows.end_beam[members].max())
             met = np.zeros((max(met_rows[1] - met_rows[0], 0), grid.columns), dtype=np.bool_)
         for b0, b1, c0, c1 in windows.blocks(part, grid.columns):
-            if (b1 - b0) * (c1 - c0) == 0:
+            c0, c1 = max(c0, first_column), min(c1, end_column)
+            if b1 <= b0 or c1 <= c0:
                 continue
             nearest, hit = caster.block(part, b0, b1, c0, c1, rng)
             if number >= 0 and met is not None:

@@ -61,7 +61,7 @@ class CenterPoint(VoxelDetector):
         nms_pre_max: int = 4096,
         nms_post_max: int = 500,
     ) -> None:
-        if not classes or len(set(classes)) < len(classes) or not all(isinstance(c, str) for c in classes):
+        if not classes or not all(isinstance(c, str) for c in classes) or len(set(classes)) < len(classes):
             raise ValueError(f"CenterPoint: classes={list(classes)} must be one or more different names.")
         if top_k < 1:
             raise ValueError(f"CenterPoint: top_k={top_k} must be at least 1.")

@@ -87,6 +87,11 @@ class AnchorHead(nn.Module):
         """What the outputs should be, given B frames' objects."""
         return assign_anchors(self.anchors, self.classes, frames)
 
+    def target_codes(self, targets: AnchorTargets) -> Tensor:
+        """``(P, 7)`` codes that the positive anchors should give."""
+        anchors = self.anchors.view(-1, 7)
+        return encode_boxes(targets.boxes, anchors[targets.positives % len(anchors)])
+
     def losses(self, outputs: AnchorOutputs, targets: AnchorTargets) -> dict[str, Tensor]:
         """The weighted loss terms ``loss_cls``, ``loss_box`` and ``loss_direction``; their sum is to be minimised.
 
@@ -99,9 +104,8 @@ class AnchorHead(nn.Module):
         class_loss = (sigmoid_focal(outputs.classes, wanted.to(outputs.classes.dtype)) * counted[..., None]).sum()
 
         share = 1.0 / per_frame[targets.positives // anchor_count]
-        codes = encode_boxes(targets.boxes, self.anchors.view(-1, 7)[targets.positives % anchor_count])
         predicted = outputs.boxes.flatten(0, 1)[targets.positives]
-        box_loss = (sine_smooth_l1(predicted, codes).sum(dim=1) * share).sum()
+        box_loss = (sine_smooth_l1(predicted, self.target_codes(targets)).sum(dim=1) * share).sum()
 
         logits = outputs.directions.flatten(0, 1)[targets.positives]
         bins = direction_bins(targets.boxes[:, 6])

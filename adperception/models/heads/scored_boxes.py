@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from adperception.geometry.nms import rotated_nms
 from adperception.structures import Boxes3D, Detections
 
 __all__ = ["ScoredBoxes", "Suppression"]
@@ -58,15 +59,13 @@ class Suppression:
     def __post_init__(self) -> None:
         for name in ("score_threshold", "nms_iou"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} must lie between 0 and 1.")
+                raise ValueError(f"Suppression: {name}={getattr(self, name)} must lie between 0 and 1.")
         for name in ("nms_pre_max", "nms_post_max"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+                raise ValueError(f"Suppression: {name}={getattr(self, name)} must be at least 1.")
 
     def __call__(self, found: ScoredBoxes) -> ScoredBoxes:
         """What is left of ``found``, best first."""
-        from adperception.geometry.nms import rotated_nms
-
         found = found.select(found.scores >= self.score_threshold)
         kept = rotated_nms(
             found.boxes, found.scores, self.nms_iou, pre_max=self.nms_pre_max, post_max=self.nms_post_max
