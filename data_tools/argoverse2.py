@@ -1,7 +1,7 @@
 """Look at an Argoverse 2 sensor tree, or have a model suggested for it.
 
     python data_tools/argoverse2.py check data/argoverse2 --split val --frames 100
-    python data_tools/argoverse2.py suggest data/argoverse2 --split train --class-map coarse > configs/mine.py
+    python data_tools/argoverse2.py suggest data/argoverse2 --split train --class-map coarse
 
 ``check`` reports logs and sweeps that are missing, reads the frames and compares boxes and points, ``num_interior_pts``
 included; its exit status is 1 if it found an error. ``suggest`` prints sections of a config: the dataset, and a model
@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         dataset = Argoverse2(**{key: value for key, value in section.items() if key != "type"})
         if options.command == "suggest":
-            print(suggest_model(dataset, options.frames or 100, options.max_range).fragment(section), end="")
+            suggestion = suggest_model(dataset, options.frames or 100, options.max_range)
+            print(suggestion.fragment(train_dataset=section), end="")
             return 0
         return check(dataset, options.frames, options.range)
     except (ValueError, OSError, ImportError) as error:

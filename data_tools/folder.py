@@ -1,12 +1,12 @@
 """Look at a folder of clouds with or without a table of labels, or have a model suggested for it.
 
     python data_tools/folder.py check data/my_drives --labels labels.csv --intensity-max 255
-    python data_tools/folder.py suggest data/my_drives --labels labels.csv --intensity-max 255 > configs/mine.py
+    python data_tools/folder.py suggest data/my_drives --labels labels.csv --intensity-max 255
 
 ``check`` reads the frames and reports counts, damaged files, NaN points, sizes per class, the share of labelled boxes
 that hold points, and whether boxes and points look as if they were in different frames; its exit status is 1 if it
-found an error. ``suggest`` prints sections of a config: the dataset, and a model with range, voxel size, caps and
-anchors measured on it.
+found an error. ``suggest`` prints a config: the datasets, and a model with range, voxel size, caps and anchors measured
+on the first; ``--base`` names a config for the rest.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--intensity-max", type=float, default=1.0, help="the sensor's largest intensity, often 255")
     parser.add_argument("--npz-field", help="name of the array in .npz files, if they hold more than one")
     parser.add_argument("--split", help="text file of frame names (default: all files)")
+    parser.add_argument("--val-split", help="suggest: text file of the frames to validate on (default: the same)")
+    parser.add_argument("--base", help='suggest: config to inherit the rest from, e.g. "second_folder.py" beside yours')
     parser.add_argument("--frames", type=int, help="read only so many frames, evenly spread (suggest: 100)")
     parser.add_argument("--max-range", type=float, default=76.8, help="suggest: farthest limit along x and y in metres")
     parser.add_argument(
@@ -49,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="check: point_cloud_range in metres, to see how much lies in it",
     )
     options = parser.parse_args(arguments)
-    section: dict[str, Any] = {"type": "Folder", "root": options.root.as_posix()}
-    for name in ("split", "labels", "classes", "npz_field"):
+    section: dict[str, Any] = {"type": "Folder", "root": options.root.as_posix(), "split": options.split}
+    for name in ("labels", "classes", "npz_field"):
         if getattr(options, name) is not None:
             section[name] = getattr(options, name)
     if options.labels is not None and options.unlisted_frames != "error":
@@ -59,7 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         dataset = Folder(**{key: value for key, value in section.items() if key != "type"})
         if options.command == "suggest":
-            print(suggest_model(dataset, options.frames or 100, options.max_range).fragment(section), end="")
+            suggestion = suggest_model(dataset, options.frames or 100, options.max_range)
+            validation = {**section, "split": options.val_split or options.split}
+            base = f'_base_ = "{options.base}"\n\n' if options.base else ""
+            print(base + suggestion.fragment(train_dataset=section, val_dataset=validation), end="")
             return 0
         return check(dataset, options.frames, options.range)
     except (ValueError, OSError, ImportError) as error:

@@ -35,6 +35,7 @@ _MARGIN_XY_M, _MARGIN_Z_M = 1.0, 0.3
 _ONE_SIDED_M = 5.0
 _LEARNABLE_POINTS = 5
 _FEWEST_BOXES = 3
+_FEWEST_IN_RANGE = 0.25
 _IOUS = ((0.6, 0.45), (0.55, 0.4), (0.5, 0.35), (0.4, 0.25), (0.3, 0.15))
 _VOXEL_FRAMES = 20
 
@@ -61,6 +62,11 @@ class ClassSuggestion:
     boxes: int
     typical_iou: float
 
+    def evaluation(self) -> dict[str, Any]:
+        """The class in ``OnceAP``; the overlap that counts as found is ONCE's of vehicles, cyclists or pedestrians."""
+        minimum = 0.7 if self.size[0] >= 3 else 0.5 if self.size[0] >= 1.2 else 0.3
+        return {"name": self.name, "minimum_iou": minimum, "members": [self.name]}
+
 
 @dataclass(frozen=True)
 class ModelSuggestion:
@@ -80,16 +86,16 @@ class ModelSuggestion:
     classes: tuple[ClassSuggestion, ...]
     remarks: tuple[str, ...]
 
-    def fragment(self, dataset: Mapping[str, Any] | None = None) -> str:
-        """The suggestion as Python text for a config file: SECOND with labels, AD-L-JEPA without.
+    def fragment(self, **datasets: Mapping[str, Any]) -> str:
+        """The suggestion as Python text for a config file: SECOND and its evaluation with labels, AD-L-JEPA without.
 
         Args:
-            dataset: a section of DATASETS that is written as ``train_dataset`` above it.
+            datasets: sections of DATASETS that are written above it, ``train_dataset=...``.
         """
         x, y, z = self.grid.size_xyz
         lines = [f"# {remark}" for remark in self.remarks]
-        if dataset is not None:
-            lines.append(f"train_dataset = {_dict_text(dataset)}")
+        for name, section in datasets.items():
+            lines += [f"{name} = dict(", *(f"    {key}={_literal(value)}," for key, value in section.items()), ")"]
         lines += [
             "model = dict(",
             f'    type="{"SECOND" if self.classes else "ADLJEPA"}",',
@@ -116,7 +122,21 @@ class ModelSuggestion:
                     comment += f": small for cells of {cell:g} m"
                 lines += [f"        # {comment}", f"        {_dict_text(anchor)},"]
             lines.append("    ],")
-        return "\n".join([*lines, ")"]) + "\n"
+        lines.append(")")
+        if self.classes:
+            lines += [
+                "evaluations = [",
+                "    dict(",
+                '        type="OnceAP",',
+                "        every_epochs=5,",
+                '        rotation="counter_clockwise_yaw",',
+                "        classes=[",
+                *(f"            {_dict_text(c.evaluation())}," for c in self.classes),
+                "        ],",
+                "    ),",
+                "]",
+            ]
+        return "\n".join(lines) + "\n"
 
 
 @dataclass(frozen=True)
@@ -145,7 +165,8 @@ def suggest_model(dataset: LidarDataset, max_frames: int = 100, max_range: float
             voxels must be so large that small objects are lost.
 
     Raises:
-        ValueError: if ``max_range`` is not between 1 and 160 m, no frame has a point, or a frame cannot be read.
+        ValueError: if ``max_range`` is not between 1 and 160 m, few points fit into a range, no frame has a point,
+            or a frame cannot be read.
     """
     if not 1 <= max_range <= _FARTHEST_M:
         raise ValueError(f"suggest_model: max_range={max_range:g} must be 1 to {_FARTHEST_M:g} metres.")
@@ -154,7 +175,9 @@ def suggest_model(dataset: LidarDataset, max_frames: int = 100, max_range: float
     learnable &= sample.counts > 0
     grid = _choose_grid(sample.xyz, sample.boxes[learnable], max_range)
     inside = learnable & in_range(sample.boxes, grid.point_cloud_range)
-    wanted = dataset.classes or sorted(set(sample.names.tolist()), key=lambda n: -np.count_nonzero(sample.names == n))
+    wanted = dataset.classes or sorted(
+        set(sample.names.tolist()), key=lambda n: (-np.count_nonzero(sample.names == n), n)
+    )
     classes, left_out = [], []
     for name in wanted:
         mine = sample.boxes[inside & (sample.names == name)]
@@ -163,6 +186,13 @@ def suggest_model(dataset: LidarDataset, max_frames: int = 100, max_range: float
         else:
             left_out.append(f"{name} ({len(mine)})")
     points = np.count_nonzero(in_range(sample.xyz, grid.point_cloud_range)) / len(sample.xyz)
+    if points < _FEWEST_IN_RANGE and not len(sample.boxes):
+        low, high = np.quantile(sample.xyz, (0.01, 0.99), axis=0)
+        spans = ", ".join(f"{axis} {a:.1f} to {b:.1f}" for axis, a, b in zip("xyz", low, high, strict=True))
+        raise ValueError(
+            f"suggest_model: only {points:.0%} of the points fit into a range of {max_range:g} m (98 % of them span "
+            f"{spans}). Declare the channels that the files really have ({', '.join(sample.channels)}?), in metres."
+        )
     remarks = [
         f"Suggested from {len(sample.frames)} of {len(dataset)} frames; {points:.0%} of the points lie in range."
     ]
