@@ -15,7 +15,7 @@ train_dataset = dict(
     ],
 )
 val_dataset = dict(root="data/study")
-train = dict(steps=240)
+train = dict(steps=300, batch_size=2)
 evaluations = [
     dict(
         type="KittiAP",
@@ -24,4 +24,4 @@ evaluations = [
         point_cloud_range=[0.0, -12.8, -3.0, 25.6, 12.8, 1.0],
     ),
 ]
-checkpoint = dict(every_steps=120, keep=1)
+checkpoint = dict(every_steps=100, keep=1)

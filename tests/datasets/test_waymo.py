@@ -6,6 +6,7 @@ import json
 import logging
 import pickle
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -347,3 +348,10 @@ def test_options_without_sense_are_refused(drives: Path, tmp_path: Path) -> None
     (tmp_path / "training/lidar").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"holds no .parquet file"):
         Waymo(tmp_path)
+
+
+def test_without_pyarrow_the_message_names_the_extra(drives: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ImportError, match=r'pip install "adperception\[parquet\]"'):
+        Waymo(drives)

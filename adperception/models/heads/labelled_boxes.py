@@ -50,7 +50,7 @@ def labelled_boxes(batch: LidarBatch, class_names: Sequence[str], grid: VoxelGri
     for frame_id, objects in zip(batch.frame_ids, batch.boxes, strict=True):
         known = objects.select(np.array([name in numbers for name in objects.names], dtype=bool))
         inside = in_range(known.corners().reshape(-1, 3), grid.point_cloud_range).reshape(-1, 8).any(axis=1)
-        known = known.select(inside)
+        known = known.select(np.flatnonzero(inside))
         flat = np.flatnonzero(~(known.boxes[:, 3:6] > 0).all(axis=1))
         if len(flat):
             first = int(flat[0])
