@@ -137,6 +137,13 @@ class LidarDataset(ABC):
         boxes = frame.boxes or Boxes3D.empty()
         return frame.cloud, boxes, np.zeros(len(boxes), dtype=np.int32)
 
+    def stated_points(self, index: int) -> NDArray[np.int64] | None:
+        """``(M,)`` numbers of points in the boxes of frame ``index`` as the labels state them, -1 where they do not.
+
+        ``None`` if this kind of labels has no such numbers. They are compared with what is found in the boxes.
+        """
+        return None
+
     def variant(self) -> dict[str, str]:
         """What decides the content of the frames besides ``root`` and their names (folder of clouds, scaling).
 

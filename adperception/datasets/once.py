@@ -24,7 +24,7 @@ from adperception.datasets.formats.point_files import read_points_with_notes
 from adperception.registry import DATASETS
 from adperception.structures import XYZI, Boxes3D, LidarFrame, PointCloud
 
-__all__ = ["ONCE"]
+__all__ = ["ONCE", "list_sequences"]
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class ONCE(LidarDataset):
             raise ValueError(f"ONCE: intensity_max={intensity_max} must be positive.")
         self.root, self.split = Path(root), split
         self.native_axes, self.intensity_max = native_axes, intensity_max
-        self.sequences = self._list_sequences()
+        self.sequences = list_sequences(self.root, split)
         frames = {sequence: self._read_sequence(sequence) for sequence in self.sequences}
         self.labelled = labels and any(f.boxes is not None for every in frames.values() for f in every)
         if self.labelled:
@@ -116,28 +116,6 @@ class ONCE(LidarDataset):
         sequence, _, frame = frame_id.rpartition("/")
         return self.root / "data" / sequence / "lidar_roof" / f"{frame}.bin"
 
-    def _list_sequences(self) -> list[str]:
-        folder = self.root / "data"
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"ONCE: {folder} does not exist. Give root= the folder that holds data/ and ImageSets/."
-            )
-        if self.split is None:
-            names = sorted(p.name for p in folder.iterdir() if p.is_dir())
-            if not names:
-                raise ValueError(f"ONCE: {folder} holds no sequence. Unpack the downloads there.")
-            return names
-        if not isinstance(self.split, str):
-            return read_split("\n".join(self.split), "ONCE: the list given as split")
-        path = self.root / "ImageSets" / f"{self.split}.txt"
-        if not path.is_file():
-            known = sorted(p.stem for p in path.parent.glob("*.txt")) if path.parent.is_dir() else []
-            raise FileNotFoundError(
-                f'ONCE: split="{self.split}" needs {path}, which does not exist. Splits there: '
-                f"{', '.join(known) or 'none'}. A list of sequences or None (all in data/) works as well."
-            )
-        return read_split(path.read_text(encoding="utf-8"), str(path))
-
     def _read_sequence(self, sequence: str) -> list[OnceFrame]:
         """The frames of a sequence, after checking that their clouds are there."""
         folder = self.root / "data" / sequence
@@ -151,6 +129,35 @@ class ONCE(LidarDataset):
                 f"(first: {missing[0]}.bin). Unpack the sequence's clouds, or take it out of the split."
             )
         return frames
+
+
+def list_sequences(root: Path, split: str | Sequence[str] | None) -> list[str]:
+    """The sequences of a split, see ``ONCE``.
+
+    Raises:
+        FileNotFoundError: for a missing root or split file.
+        ValueError: if there is no sequence.
+    """
+    folder = root / "data"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"ONCE: {folder} does not exist. Give root= the folder that holds data/ and ImageSets/."
+        )
+    if split is None:
+        names = sorted(p.name for p in folder.iterdir() if p.is_dir())
+        if not names:
+            raise ValueError(f"ONCE: {folder} holds no sequence. Unpack the downloads there.")
+        return names
+    if not isinstance(split, str):
+        return read_split("\n".join(split), "ONCE: the list given as split")
+    path = root / "ImageSets" / f"{split}.txt"
+    if not path.is_file():
+        known = sorted(p.stem for p in path.parent.glob("*.txt"))
+        raise FileNotFoundError(
+            f'ONCE: split="{split}" needs {path}, which does not exist. Splits there: '
+            f"{', '.join(known) or 'none'}. A list of sequences or None (all in data/) works as well."
+        )
+    return read_split(path.read_text(encoding="utf-8"), str(path))
 
 
 class _Labels:

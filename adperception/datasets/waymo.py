@@ -101,7 +101,7 @@ class Waymo(LidarDataset):
         self.returns = tuple(returns)
         if not self.lasers or not self.returns or not set(self.returns) <= {1, 2}:
             raise ValueError(
-                f"Waymo: lasers={list(lasers)} and returns={list(returns)} must name some, returns 1 or 2."
+                f"Waymo: lasers={list(lasers)} and returns={list(returns)} must not be empty; returns are 1 and 2."
             )
         self.drop_no_label_zones, self.rolling_shutter = drop_no_label_zones, rolling_shutter
         self.segments = self._list_segments(segments)
@@ -208,9 +208,15 @@ class Waymo(LidarDataset):
                 "with one folder per component (Waymo Open Dataset v2, Parquet), and split= one of them."
             )
         if segments is None:
-            names = sorted(p.stem for p in folder.glob("*.parquet"))
+            names = _stems(folder)
             if not names:
                 raise ValueError(f"Waymo: {folder} holds no .parquet file. Download the component lidar.")
+            bare = sorted(set(_stems(self.directory / "lidar_box")) - set(names))
+            if bare:
+                _log.warning(
+                    "Waymo: labels of %d segments have no range images (first: %s); they are left out.",
+                    *(len(bare), bare[0]),
+                )
             return names
         if isinstance(segments, str):
             path = Path(segments)
@@ -256,6 +262,10 @@ class Waymo(LidarDataset):
         if changed:
             _write_index(path, known)
         return index
+
+
+def _stems(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.parquet"))
 
 
 def _laser_number(name: str) -> int:

@@ -200,7 +200,7 @@ def _parse(cls: type[T], section: Mapping[str, Any], what: str) -> T:
 def _section_type(hint: Any) -> type[Any] | None:
     """The settings class that a section is parsed into: the hint itself or, if it may be ``None``, the other half."""
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    return next((option for option in options if dataclasses.is_dataclass(option)), None)
+    return next((o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)), None)
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from adperception.datasets.formats.kitti_label import KittiObject
+import numpy as np
+from numpy.typing import NDArray
+
+from adperception.datasets.formats.kitti_boxes import from_kitti_camera
+from adperception.datasets.formats.kitti_label import DONT_CARE, KittiObject
 from adperception.evaluation.detection_evaluation import DetectionEvaluation
 from adperception.evaluation.frame_index import FrameIndex
 from adperception.evaluation.kitti_precision import (
@@ -17,9 +22,12 @@ from adperception.evaluation.kitti_precision import (
 from adperception.evaluation.kitti_results import kitti_detections
 from adperception.evaluation.metric_report import metric_table, remarks
 from adperception.registry import EVALUATIONS
-from adperception.structures import Detections, KittiCalibration
+from adperception.structures import Boxes3D, Detections, KittiCalibration
 
 __all__ = ["KittiAP", "KittiGroundTruth"]
+
+UNKNOWN_OCCLUSION = 3
+"""KITTI's value for objects that are harder than every difficulty."""
 
 
 @runtime_checkable
@@ -53,13 +61,23 @@ class KittiAP(DetectionEvaluation):
     Args:
         every_epochs: how often it runs during training.
         classes: the classes to evaluate.
+        point_cloud_range: not part of the benchmark, for models that see only a part of the scene: labels whose centre
+            lies outside, along x and y, count neither way, and predictions there are dropped.
 
     Raises:
         ValueError: for a class that KITTI has no minimum overlaps for.
     """
 
-    def __init__(self, every_epochs: int = 1, classes: Sequence[str] = ("Car", "Pedestrian", "Cyclist")) -> None:
+    def __init__(
+        self,
+        every_epochs: int = 1,
+        classes: Sequence[str] = ("Car", "Pedestrian", "Cyclist"),
+        point_cloud_range: Sequence[float] | None = None,
+    ) -> None:
         super().__init__(every_epochs)
+        if point_cloud_range is not None and len(point_cloud_range) != 6:
+            raise ValueError(f"KittiAP: point_cloud_range={list(point_cloud_range)} needs 6 numbers.")
+        self.point_cloud_range = None if point_cloud_range is None else tuple(point_cloud_range)
         unknown = [name for name in classes if name not in KITTI_OVERLAPS]
         if unknown or not classes:
             raise ValueError(f"KittiAP: classes={list(classes)}; choose some of {', '.join(KITTI_OVERLAPS)}.")
@@ -84,8 +102,21 @@ class KittiAP(DetectionEvaluation):
             ValueError: for a frame that the dataset does not have, or that has no calibration or image size.
         """
         results = self.kitti_results(predictions)
-        labels = [self._dataset.read_objects(self._index[frame_id]) for frame_id in results]
+        labels = [self._labels(self._index[frame_id]) for frame_id in results]
         return kitti_average_precision(labels, list(results.values()), self.classes)
+
+    def _labels(self, index: int) -> list[KittiObject]:
+        """The labels of a frame; those outside the range are marked as harder than every difficulty."""
+        labels = self._dataset.read_objects(index)
+        calibration = self._dataset.read_calibration(index)
+        if self.point_cloud_range is None or calibration is None:
+            return labels
+        solid = [i for i, label in enumerate(labels) if label.name != DONT_CARE]
+        inside = _inside(from_kitti_camera([labels[i] for i in solid], calibration), self.point_cloud_range)
+        for i, keep in zip(solid, inside, strict=True):
+            if not keep:
+                labels[i] = dataclasses.replace(labels[i], occlusion=UNKNOWN_OCCLUSION)
+        return labels
 
     def kitti_results(self, predictions: Mapping[str, Detections]) -> dict[str, list[KittiObject]]:
         """Predictions as KITTI objects by frame name, for ``write_kitti_results``.
@@ -104,6 +135,8 @@ class KittiAP(DetectionEvaluation):
                     "KITTI trees have calib/, and image_2/ or image_shapes.csv; image_size=(height, width) of the "
                     "dataset replaces the latter."
                 )
+            if self.point_cloud_range is not None:
+                detections = detections.select(_inside(detections.boxes, self.point_cloud_range))
             results[frame_id] = kitti_detections(detections, calibration, size)
         return results
 
@@ -119,6 +152,15 @@ class KittiAP(DetectionEvaluation):
             lines += [*metric_table(f"KITTI AP {curve} (%)", DIFFICULTIES, rows), ""]
         counted = [name for name in self.classes if metrics[f"{name}_labels"]]
         overlaps = ", ".join("{} {:g} / {:g}".format(name, *KITTI_OVERLAPS[name]) for name in self.classes)
+        if self.point_cloud_range is not None:
+            x0, y0, _, x1, y1, _ = self.point_cloud_range
+            lines.append(f"Only objects with x in {x0:g}..{x1:g} m and y in {y0:g}..{y1:g} m: not the whole benchmark.")
         lines.append(f"Minimum overlaps, strict / loose: {overlaps}. Mean of {', '.join(counted) or 'no class'}.")
         lines += remarks(metrics, self.classes, [f"3d_R11_{difficulty}" for difficulty in DIFFICULTIES])
         return "\n".join(lines)
+
+
+def _inside(boxes: Boxes3D, limits: tuple[float, ...]) -> NDArray[np.bool_]:
+    """``(M,)`` whether the centre lies in the range along x and y."""
+    x, y = boxes.boxes[:, 0], boxes.boxes[:, 1]
+    return (x >= limits[0]) & (x < limits[3]) & (y >= limits[1]) & (y < limits[4])

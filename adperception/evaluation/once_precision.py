@@ -2,8 +2,8 @@
 
 Matching goes as in KITTI's evaluation (see :mod:`adperception.evaluation.greedy_matching`), with these differences. A
 pair whose headings differ by more than 90 degrees has IoU 0. For a range, ground truth and predictions whose centre
-lies outside it are ignored, whatever their class. Thresholds are drawn at 50 equal steps of recall, and AP is the mean of the precision,
-made monotone from the right, over the points 1..50.
+lies outside it are ignored, whatever their class. Thresholds are drawn at 50 equal steps of recall, and AP is the
+mean of the precision, made monotone from the right, over the points 1..50.
 
 The released evaluator turns boxes clockwise by their yaw when it computes overlaps, while the yaw of the data is
 counter-clockwise: two nearly equal boxes still overlap nearly as they should, but AP moves by up to a point. Published

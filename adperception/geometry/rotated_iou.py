@@ -79,7 +79,7 @@ def bev_intersection_pairs(a: Tensor, b: Tensor) -> Tensor:
     _check(a, b, pairs=True)
     if len(a) <= _chunk(a.device):
         return _intersection(a, b)
-    chunks = zip(a.split(_chunk(a.device)), b.split(_chunk(a.device)), strict=True)
+    chunks = zip(*(torch.split(boxes, _chunk(a.device)) for boxes in (a, b)), strict=True)
     return torch.cat([_intersection(first, second) for first, second in chunks])
 
 

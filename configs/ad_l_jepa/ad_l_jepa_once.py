@@ -1,4 +1,4 @@
-"""AD-L-JEPA at the ONCE geometry: 0.1 m voxels over 150 x 150 m, four channels. Any folder of such sweeps."""
+"""AD-L-JEPA at the ONCE geometry: 0.1 m voxels over 150 x 150 m, four channels, 100,000 unlabelled frames."""
 
 model = dict(
     type="ADLJEPA",
@@ -16,8 +16,9 @@ model = dict(
 )
 
 train_dataset = dict(
-    type="Folder",
-    root="data/once/raw",  # .bin sweeps, float32 (N, 4)
+    type="ONCE",
+    root="data/once",
+    split="raw_small",  # 100,000 unlabelled frames; raw_medium has 500,000, raw_large a million
     transforms=[
         dict(type="RandomWorldFlip", axes=["x", "y"], probability=0.5),
         dict(type="RandomWorldRotation", angle_range=[-0.78539816, 0.78539816]),  # radians
@@ -25,7 +26,7 @@ train_dataset = dict(
         dict(type="PointShuffle"),
     ],
 )
-val_dataset = dict(type="Folder", root="data/once/val")
+val_dataset = dict(type="ONCE", root="data/once", split="val")
 
 optimizer = dict(type="AdamW", lr=3e-4, betas=[0.95, 0.99], eps=1e-8, weight_decay=0.01)
 schedule = dict(type="OneCycle", start_divisor=10.0, end_divisor=1e4, peak_fraction=0.4, momentum=[0.95, 0.85])

@@ -1,4 +1,4 @@
-"""AD-L-JEPA at the Waymo geometry: 0.1 m voxels over 150 x 150 m, five channels. Any folder of such sweeps."""
+"""AD-L-JEPA at the Waymo geometry: 0.1 m voxels over 150 x 150 m, five channels, all LiDARs, 20 % of the frames."""
 
 model = dict(
     type="ADLJEPA",
@@ -16,9 +16,11 @@ model = dict(
 )
 
 train_dataset = dict(
-    type="Folder",
-    root="data/waymo/train",  # .npy sweeps (N, 5)
-    channels=["x", "y", "z", "intensity", "elongation"],
+    type="Waymo",
+    root="data/waymo",  # Waymo Open Dataset v2, Parquet
+    split="training",
+    interval=5,  # every 5th frame: the 20 % that most published figures use
+    labels=False,  # pre-training needs none
     transforms=[
         dict(type="RandomWorldFlip", axes=["x", "y"], probability=0.5),
         dict(type="RandomWorldRotation", angle_range=[-0.78539816, 0.78539816]),  # radians
@@ -26,7 +28,7 @@ train_dataset = dict(
         dict(type="PointShuffle"),
     ],
 )
-val_dataset = dict(type="Folder", root="data/waymo/val", channels=["x", "y", "z", "intensity", "elongation"])
+val_dataset = dict(type="Waymo", root="data/waymo", split="validation", interval=20)
 
 optimizer = dict(type="AdamW", lr=3e-4, betas=[0.95, 0.99], eps=1e-8, weight_decay=0.01)
 schedule = dict(type="OneCycle", start_divisor=10.0, end_divisor=1e4, peak_fraction=0.4, momentum=[0.95, 0.85])

@@ -101,7 +101,7 @@ def _read_array(path: Path, channels: tuple[str, ...], field: str | None) -> NDA
                 array = content[_choose_field(content.files, field)]
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         reason = error.args[0] if isinstance(error, KeyError) else error  # a KeyError prints itself in quotes
-        if "pickle" in str(error):  # numpy would advise to load it anyway
+        if "pickle" in str(error):  # numpy would advise to allow it
             reason = "it is no array file, or holds Python objects, which are never loaded; write it with numpy.save"
         raise ValueError(f"{path}: not a readable array of numbers ({reason}).") from error
     if array.dtype.names:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 
+from adperception.engine.checkpointing import save_checkpoint
 from adperception.engine.console import say
 from adperception.engine.data import ValidationBatches
 from adperception.engine.hooks.log_files import LogFiles
@@ -53,8 +54,16 @@ class Evaluations(Hook):
             for evaluation in self._evaluations
             if trainer.is_done or (trainer.ends_epoch and trainer.epochs_done % evaluation.every_epochs == 0)
         ]
-        if due:
+        if not due:
+            return
+        try:
             self._run(trainer, due)
+        except ValueError:
+            # What was learnt must not be lost with the evaluation.
+            path = save_checkpoint(trainer)
+            if trainer.processes.is_main:
+                say(f"the evaluation failed; checkpoint written: {path} (python tools/test.py evaluates it)")
+            raise
 
     def _rehearse(self, trainer: Trainer, detection: Sequence[DetectionEvaluation]) -> None:
         """Two frames through the whole evaluation: what is broken is found now and not after an epoch."""

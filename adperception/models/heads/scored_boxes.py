@@ -65,8 +65,12 @@ class Suppression:
                 raise ValueError(f"Suppression: {name}={getattr(self, name)} must be at least 1.")
 
     def __call__(self, found: ScoredBoxes) -> ScoredBoxes:
-        """What is left of ``found``, best first."""
-        found = found.select(found.scores >= self.score_threshold)
+        """What is left of ``found``, best first.
+
+        Boxes that are not finite are dropped: while a network learns, or while its batch-norm statistics lag behind, a
+        predicted logarithm of a size can be too large for its exponential.
+        """
+        found = found.select((found.scores >= self.score_threshold) & found.boxes.isfinite().all(dim=-1))
         kept = rotated_nms(
             found.boxes, found.scores, self.nms_iou, pre_max=self.nms_pre_max, post_max=self.nms_post_max
         )
