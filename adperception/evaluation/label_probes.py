@@ -8,6 +8,7 @@ features per class, accuracies averaged over classes).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,7 +89,7 @@ def knn_probe(
     """
     bank = F.normalize(bank.float(), dim=1)
     found = []
-    for part in queries.split(_QUERIES_AT_ONCE):
+    for part in torch.split(queries, _QUERIES_AT_ONCE):
         similarity, nearest = (F.normalize(part.float(), dim=1) @ bank.T).topk(min(k, len(bank)), dim=1)
         weights = torch.exp((similarity - similarity[:, :1]) / temperature)  # the same votes, without large numbers
         votes = weights.new_zeros(len(part), classes).scatter_add_(1, bank_classes[nearest], weights)
@@ -116,13 +117,13 @@ def linear_probe(bank: Tensor, bank_classes: Tensor, queries: Tensor, classes: i
     share = torch.where(counts > 0, len(rows) / (counts.clamp(min=1) * (counts > 0).sum()), 0.0)
     weight = rows.new_zeros(rows.shape[1], classes, requires_grad=True)
     bias = rows.new_zeros(classes, requires_grad=True)
-    solver = torch.optim.LBFGS([weight, bias], max_iter=200, history_size=20, line_search_fn="strong_wolfe")
+    solver: Any = torch.optim.LBFGS([weight, bias], max_iter=200, history_size=20, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         solver.zero_grad()
         value = F.cross_entropy(rows @ weight + bias, bank_classes, weight=share.to(rows))
         value = value + decay * weight.square().sum()
-        value.backward()
+        torch.autograd.backward(value)
         return value
 
     with torch.enable_grad():
