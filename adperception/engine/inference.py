@@ -95,7 +95,7 @@ class Detector:
         metadata = read_metadata(weights)
         self.channels = _channels(metadata, int(getattr(model, "in_channels", 4)))
         self.ground_height = _ground_height(metadata)
-        self.grid: VoxelGrid = model.grid  # type: ignore[assignment]
+        self.grid = model.grid
 
     def __call__(
         self,

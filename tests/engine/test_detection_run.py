@@ -34,6 +34,7 @@ def test_run_writes_predictions_metrics_and_results(config_path, tmp_path, capsy
     assert results["initialised_from"] == "random weights"
     assert results["steps"] == trainer.progress.step == 2
     assert results["training_seconds"] > 0
+    assert len(list((work_dir / "panels").glob("detections_frame_*.png"))) == 3
     output = capsys.readouterr().out
     assert "table: recall 1.00" in output
     assert "empty_class n/a" in output
