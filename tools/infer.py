@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from adperception.engine.inference import Inference
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, 0 also if nothing was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scans", nargs="+", type=Path, metavar="SCAN")
@@ -29,7 +30,7 @@ def main() -> int:
     parser.add_argument("--sensor-height", type=float, help="metres of the sensor above the road")
     parser.add_argument("--min-score", type=float, default=0.0, help="leave out what scores less")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
         return _infer(options)
     except (ValueError, OSError, ImportError) as error:

@@ -161,7 +161,7 @@ def _rescale(
     column: NDArray[np.float32], intensity_max: float | None, origin: str
 ) -> tuple[NDArray[np.float32], str | None]:
     """Intensity in 0..1, and what was done."""
-    low, high = (float(column.min()), float(column.max())) if len(column) else (0.0, 0.0)
+    low, high = (round(float(f(column)), 2) for f in (np.min, np.max)) if len(column) else (0.0, 0.0)
     if intensity_max is None:
         if low < -1e-3:
             raise ValueError(
