@@ -69,8 +69,8 @@ def check(root: Path, split: str | None, frames: int | None, limits: Sequence[fl
         report = check_dataset(dataset, VoxelGrid.create(limits, voxel), frames)
         print(replace(report, errors=()).table())
         errors += report.errors
-    for error in errors:
-        print(f"ERROR: {error}")
+    for problem in errors:
+        print(f"ERROR: {problem}")
     return 1 if errors else 0
 
 

@@ -85,8 +85,8 @@ def check(root: Path, split: str, frames: int | None, limits: Sequence[float]) -
         errors += report.errors
     else:
         errors.append(f"{folder} has no segment with all its files.")
-    for error in errors:
-        print(f"ERROR: {error}")
+    for problem in errors:
+        print(f"ERROR: {problem}")
     return 1 if errors else 0
 
 
