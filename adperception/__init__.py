@@ -1,6 +1,14 @@
 """Perception models for autonomous-driving sensors."""
 
+from __future__ import annotations
+
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adperception.engine.inference import infer
+
+__all__ = ["__version__", "infer"]
 
 __version__ = "0.1.0"
 
@@ -9,3 +17,12 @@ __version__ = "0.1.0"
 # A short spin costs nothing measurable on an idle machine. It has an effect if this package is imported before torch.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def __getattr__(name: str) -> Any:
+    """``adperception.infer``, imported when it is first asked for: torch takes seconds."""
+    if name == "infer":
+        from adperception.engine.inference import infer
+
+        return infer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,12 +6,13 @@ import fnmatch
 from pathlib import Path
 from typing import Any
 
-from adperception.checkpoint.load import load_weights
+from adperception.checkpoint.layout import CheckpointError
+from adperception.checkpoint.load import load_weights, read_metadata
 from adperception.config import Config, load_config, nearest
 from adperception.models.base import TrainableModel
 from adperception.registry import MODELS, build
 
-__all__ = ["config_directory", "create_model", "list_models", "load_model_config"]
+__all__ = ["config_directory", "create_model", "list_models", "load_model", "load_model_config"]
 
 
 def config_directory() -> Path:
@@ -64,4 +65,28 @@ def create_model(name: str, checkpoint: str | Path | None = None, **overrides: A
     model: TrainableModel = build(MODELS, {**config.values["model"], **overrides})
     if checkpoint is not None:
         load_weights(model, checkpoint)
+    return model
+
+
+def load_model(checkpoint: str | Path) -> TrainableModel:
+    """Build the model that a file says it holds, and fill it: nothing but the file is needed.
+
+    Args:
+        checkpoint: a checkpoint directory or a ``.safetensors`` file of this package.
+
+    Returns:
+        The model on the CPU, in training mode.
+
+    Raises:
+        FileNotFoundError: if there is nothing at ``checkpoint``.
+        CheckpointError: if the file does not say what it holds, or its weights do not fit.
+    """
+    config = read_metadata(checkpoint).get("model_config")
+    if not isinstance(config, dict):
+        raise CheckpointError(
+            f"{checkpoint}: does not say which model it holds (it was converted without one). Convert it again with "
+            "--model and the name of its config."
+        )
+    model: TrainableModel = build(MODELS, config)
+    load_weights(model, checkpoint)
     return model

@@ -19,8 +19,7 @@ from pathlib import Path
 from adperception.datasets import KITTI
 from adperception.datasets.data_check import check_dataset
 from adperception.datasets.formats import read_image_shapes, read_image_size, write_image_shapes
-from adperception.datasets.object_database import build_object_database
-from adperception.datasets.transforms.ground_truth_sampling import default_database_path
+from adperception.datasets.object_database import build_object_database, default_database_path
 from adperception.structures import VoxelGrid
 
 SUFFIXES = {"calib": (".txt",), "label_2": (".txt",), "image_2": (".png", ".jpg"), "planes": (".txt",)}

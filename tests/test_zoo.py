@@ -26,7 +26,7 @@ from adperception.registry import (
     TRANSFORMS,
     check,
 )
-from adperception.structures import LidarFrame, PointCloud
+from adperception.structures import Boxes3D, LidarFrame, PointCloud
 from adperception.zoo import config_directory, create_model, list_models, load_model_config
 
 CHANNELS = ("x", "y", "z", "intensity", "elongation")
@@ -53,8 +53,19 @@ def frames(name: str) -> list[LidarFrame]:
         rng = np.random.default_rng(index)
         points = rng.uniform(size=(400, channels))
         points[:, :3] = box[:3] + rng.uniform(size=(400, 3)) * (box[3:] - box[:3]) * [0.7, 0.7, 1]
-        made.append(LidarFrame(str(index), PointCloud(points.astype(np.float32), CHANNELS[:channels])))
+        cloud = PointCloud(points.astype(np.float32), CHANNELS[:channels])
+        made.append(LidarFrame(str(index), cloud, objects(options, box, rng)))
     return made
+
+
+def objects(options: dict[str, Any], box: np.ndarray, rng: np.random.Generator) -> Boxes3D | None:
+    """An object of every class that the model knows, and one that it does not; none for models without classes."""
+    if "classes" not in options:
+        return None
+    names = [c if isinstance(c, str) else c["name"] for c in options["classes"]]
+    boxes = rng.uniform(0.5, 3.0, size=(len(names) + 1, 7))
+    boxes[:, :3] = box[:3] + rng.uniform(0.2, 0.8, size=(len(boxes), 3)) * (box[3:] - box[:3])
+    return Boxes3D(boxes.astype(np.float32), (*names, "Unknown"))
 
 
 @pytest.mark.parametrize("name", list_models())

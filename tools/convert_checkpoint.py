@@ -1,7 +1,10 @@
-"""Convert AD-L-JEPA checkpoints of the released code to ours and back.
+"""Convert checkpoints of OpenPCDet, mmdetection3d and the AD-L-JEPA release to ours and back.
 
-python tools/convert_checkpoint.py checkpoint_epoch_30.pth ad_l_jepa_kitti.safetensors --model ad_l_jepa_kitti
-python tools/convert_checkpoint.py work_dirs/run/weights.safetensors released.pth --model ad_l_jepa_kitti --to ad_l_jepa
+python tools/convert_checkpoint.py --from openpcdet second.pth --model second_kitti
+python tools/convert_checkpoint.py --to openpcdet work_dirs/second_kitti/weights.safetensors second.pth
+
+Without --model a converted file holds the tensors only: enough to start a detector from its encoder, not to build a
+model from. See docs/checkpoints.md.
 """
 
 from __future__ import annotations
@@ -9,53 +12,126 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from adperception.checkpoint.convert import Converted
+
+_LIBRARIES = ["openpcdet", "mmdetection3d", "ad_l_jepa"]
 
 
 def main() -> int:
     """Parse the command line and convert."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
-    parser.add_argument("target", type=Path)
-    parser.add_argument("--model", required=True, help="zoo name or config of the model the weights are for")
-    parser.add_argument("--to", choices=["adperception", "ad_l_jepa"], default="adperception")
-    parser.add_argument("--global-step", type=int, default=0, help="optimizer steps to note, with --to ad_l_jepa")
+    parser.add_argument("target", type=Path, nargs="?", help="default: beside the source, with another suffix")
+    direction = parser.add_mutually_exclusive_group()
+    direction.add_argument("--from", dest="from_library", choices=_LIBRARIES, help="default: seen from tensor names")
+    direction.add_argument("--to", dest="to_library", choices=_LIBRARIES, help="convert one of our files")
+    parser.add_argument("--model", help="zoo name or config of the model that the weights are for")
+    parser.add_argument("--part", choices=["all", "encoder"], default="all", help="encoder: the sparse 3D encoder only")
+    parser.add_argument(
+        "--kernel-layout", choices=["KRSC", "RSKC", "RSCK", "conv3d"], help="axes of the other side's sparse kernels"
+    )
+    parser.add_argument("--verify", type=Path, metavar="PAIR.npz", help="a stored input and output of the encoder")
+    parser.add_argument("--write-pair", type=Path, metavar="PAIR.npz", help="write such a pair for the result")
+    parser.add_argument("--classes", nargs="+", default=[], help="mmdetection3d: the file's classes in order")
+    parser.add_argument("--direction-offset", type=float, help="mmdetection3d: dir_offset of the file's config")
+    parser.add_argument("--global-step", type=int, default=0, help="optimizer steps to note, with --to")
     arguments = parser.parse_args()
     try:
-        print(_convert(arguments))
+        print(_to_foreign(arguments) if arguments.to_library else _to_ours(arguments))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _convert(arguments: argparse.Namespace) -> str:
-    import torch
-
-    from adperception.checkpoint.convert_ad_l_jepa import from_ad_l_jepa, kernel_layout, to_ad_l_jepa, to_krsc
-    from adperception.checkpoint.legacy_pickle import read_pickled_checkpoint
+def _to_ours(arguments: argparse.Namespace) -> str:
+    from adperception.checkpoint.convert import read_foreign
+    from adperception.checkpoint.encoder_check import verify_encoder, write_encoder_check
     from adperception.checkpoint.save import write_tensors
     from adperception.zoo import create_model, load_model_config
 
-    if arguments.target.exists():
-        raise ValueError(f"{arguments.target} exists already. Name another file, or remove it first.")
-    if arguments.to == "ad_l_jepa":
-        model = create_model(arguments.model, arguments.source)
-        torch.save({"model_state": to_ad_l_jepa(model.state_dict(), arguments.global_step)}, arguments.target)
-        return f"wrote {arguments.target}: 168 tensors, kernel layout KRSC"
+    target = _free(arguments.target or arguments.source.with_suffix(".safetensors"))
+    encoder_only = arguments.part == "encoder"
+    if arguments.model and encoder_only:
+        raise ValueError("--part encoder leaves no whole model to check against --model. Give one of the two.")
+    model = create_model(arguments.model) if arguments.model else None
+    converted = read_foreign(
+        arguments.source,
+        arguments.from_library,
+        kernel_layout=arguments.kernel_layout,
+        encoder_only=encoder_only,
+        classes=arguments.classes,
+        own_classes=getattr(model, "class_names", ()) or arguments.classes,
+        direction_offset=arguments.direction_offset,
+    )
+    verified = "" if arguments.verify is None else f"{verify_encoder(arguments.verify, converted.encoder()):.1e}"
+    metadata = {
+        "kernel_layout": "KRSC",
+        "converted_from": converted.library,
+        "step": converted.step,
+        "encoders": dict(converted.encoders),
+    }
+    if model is not None:
+        try:
+            model.load_state_dict(converted.state, strict=True)
+        except RuntimeError as error:
+            raise ValueError(f"{arguments.source} does not fit {arguments.model}: {error}") from error
+        metadata["model_config"] = load_model_config(arguments.model).values["model"]
+        metadata["input_channels"] = getattr(model, "in_channels", None)
+    if arguments.write_pair is not None:
+        write_encoder_check(_free(arguments.write_pair), converted.encoder())
+    write_tensors(target, converted.state, metadata)
+    return _summary(target, converted, verified, arguments)
 
-    content = read_pickled_checkpoint(arguments.source)
-    state = content.get("model_state", content)
-    layout = kernel_layout(state)
-    converted, step = from_ad_l_jepa(to_krsc(state))
-    model = create_model(arguments.model)
-    try:
-        model.load_state_dict(converted, strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"{arguments.source} does not fit {arguments.model}: {error}") from error
-    config = load_model_config(arguments.model).values["model"]
-    metadata = {"model_config": config, "kernel_layout": "KRSC", "converted_from": "ad_l_jepa", "step": step}
-    write_tensors(arguments.target, model.state_dict(), metadata)
-    return f"wrote {arguments.target}: {len(converted)} tensors, kernel layout {layout} -> KRSC, step {step}"
+
+def _summary(target: Path, converted: Converted, verified: str, arguments: argparse.Namespace) -> str:
+    how = "inferred from shapes" if converted.layout_inferred else "as given"
+    verdict = "not verified numerically (--verify PAIR.npz does)"
+    if verified:
+        verdict = f"verified: the encoder's output differs by {verified} of its largest value from the stored one"
+    lines = [
+        f"wrote {target}: {len(converted.state)} tensors, kernel layout {converted.layout} -> KRSC, "
+        f"step {converted.step}",
+        f"from {converted.library}; kernel layout {how}, {verdict}",
+    ]
+    if not arguments.model:
+        lines.append("no --model: the file serves load_encoder, but no model can be built from it alone")
+    return "\n".join([*lines, *(f"note: {note}" for note in converted.notes)])
+
+
+def _to_foreign(arguments: argparse.Namespace) -> str:
+    from adperception.checkpoint.convert import default_layout, write_foreign
+    from adperception.checkpoint.encoder_check import write_encoder_check
+    from adperception.zoo import create_model, load_model
+
+    target = _free(arguments.target or arguments.source.with_suffix(".pth"))
+    model = create_model(arguments.model, arguments.source) if arguments.model else load_model(arguments.source)
+    state = model.state_dict()
+    layout = arguments.kernel_layout or default_layout(arguments.to_library)
+    if arguments.write_pair is not None:
+        prefix = next(iter(model.ENCODERS.values()))
+        encoder = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        write_encoder_check(_free(arguments.write_pair), encoder)
+    names = getattr(model, "class_names", ())
+    count = write_foreign(
+        target, arguments.to_library, state, step=arguments.global_step, kernel_layout=layout, class_names=names
+    )
+    lines = [f"wrote {target}: {count} tensors, kernel layout {layout}"]
+    if arguments.to_library == "mmdetection3d" and names:
+        lines.append(
+            f"their config needs classes in the order {', '.join(names)}, our anchor sizes and bottoms, and for an "
+            "anchor head dir_offset=0.78539, dir_limit_offset=0 and rotations=[0, 1.57]"
+        )
+    return "\n".join(lines)
+
+
+def _free(path: Path) -> Path:
+    if path.exists():
+        raise ValueError(f"{path} exists already. Name another file, or remove it first.")
+    return path
 
 
 if __name__ == "__main__":

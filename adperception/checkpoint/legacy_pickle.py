@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,19 @@ __all__ = ["read_pickled_checkpoint"]
 # Scheduled learning rates and momenta stand in optimizer states as numpy numbers. Their constructor has moved between
 # numpy versions; files know both names.
 _SCALAR = np.float64(0).__reduce__()[0]
+
+
+class _Ignored:
+    """Stands in for objects that lie beside the weights and are of no use here; keeps nothing."""
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+def _ignore(*_: object) -> _Ignored:
+    """Stands in for functions that would build such objects; calls nothing."""
+    return _Ignored()
+
+
 _HARMLESS: list[Any] = [
     np.dtype,
     np.dtypes.Float64DType,
@@ -23,14 +37,20 @@ _HARMLESS: list[Any] = [
     np.dtypes.Int64DType,
     (_SCALAR, "numpy.core.multiarray.scalar"),
     (_SCALAR, "numpy._core.multiarray.scalar"),
+    # mmengine keeps the curves of a run in its checkpoints, as numpy arrays inside objects of its own.
+    (_Ignored, "mmengine.logging.history_buffer.HistoryBuffer"),
+    (_Ignored, "numpy.ndarray"),
+    (_ignore, "numpy.core.multiarray._reconstruct"),
+    (_ignore, "numpy._core.multiarray._reconstruct"),
+    (_ignore, "builtins.getattr"),
 ]
 
 
 def read_pickled_checkpoint(path: Path | str) -> dict[str, Any]:
     """The dictionary in a ``.pth`` file, of torch's zip format or the older one.
 
-    torch's weights-only reader builds tensors and plain containers, and here numpy numbers; anything else is refused
-    by name.
+    torch's weights-only reader builds tensors and plain containers, and here numpy numbers. The logged curves that
+    mmengine stores beside the weights are replaced by nothing. Anything else is refused by name.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -40,7 +60,8 @@ def read_pickled_checkpoint(path: Path | str) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no checkpoint here.")
     try:
-        with torch.serialization.safe_globals(_HARMLESS):
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: not read: {_reason(error)}") from error

@@ -13,18 +13,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from adperception.checkpoint.foreign import PICKLE_SUFFIXES, foreign_hint, pickle_hint
 from adperception.checkpoint.layout import METADATA_KEY, MODEL_FILE, CheckpointError, verify
 
-__all__ = ["LoadReport", "load_weights", "read_metadata", "read_tensors"]
+__all__ = ["LoadReport", "abbreviate", "load_weights", "read_metadata", "read_tensors", "weights_file"]
 
 _logger = logging.getLogger("adperception")
-
-# First part of the tensor names that other libraries' files are known by.
-_FOREIGN_PREFIXES = {
-    "backbone_3d.": "an OpenPCDet checkpoint",
-    "middle_encoder.": "an mmdetection3d checkpoint",
-    "pts_middle_encoder.": "an mmdetection3d checkpoint",
-}
 
 
 @dataclass(frozen=True)
@@ -77,14 +71,14 @@ def load_weights(model: nn.Module, path: Path | str, *, expect: Literal["all"] |
     if wrong:
         raise CheckpointError(
             f"{file}: {len(wrong)} of {len(wanted)} tensors have another shape than {type(model).__name__}'s: "
-            f"{_some(wrong)}. {_origin(file)}Build the model from the config it was trained with."
+            f"{abbreviate(wrong)}. {_origin(file)}Build the model from the config it was trained with."
         )
     with torch.no_grad():
         for name in wanted:
             own[name].copy_(tensors[name])
     report = LoadReport(tuple(sorted(wanted)), tuple(unused), len(wanted))
     if unused:
-        _logger.warning("%s: %s: %s", file, report, _some(unused))
+        _logger.warning("%s: %s: %s", file, report, abbreviate(unused))
     return report
 
 
@@ -125,11 +119,8 @@ def weights_file(path: Path) -> Path:
         return path / MODEL_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no checkpoint here.")
-    if path.suffix in (".pth", ".pt", ".ckpt", ".bin"):
-        raise CheckpointError(
-            f"{path}: is a pickled checkpoint, and unpickling can execute code. One of the AD-L-JEPA release can be "
-            f"converted: python tools/convert_checkpoint.py {path} {path.stem}.safetensors --model ad_l_jepa_kitti"
-        )
+    if path.suffix in PICKLE_SUFFIXES:
+        raise CheckpointError(f"{path}: is a pickled checkpoint, and unpickling can execute code. {pickle_hint(path)}")
     return path
 
 
@@ -140,16 +131,13 @@ def _mismatch(
     matched = len(wanted) - len(missing)
     lines = [f"{file}: {matched} of {len(wanted)} {what} matched."]
     if missing:
-        lines.append(f"Missing in the file: {_some(missing)}.")
+        lines.append(f"Missing in the file: {abbreviate(missing)}.")
     if unused and expect == "all":
-        lines.append(f"Not in the model: {_some(unused)}.")
-    for prefix, library in _FOREIGN_PREFIXES.items():
-        if any(name.startswith(prefix) for name in unused):
-            lines.append(
-                f'The file looks like {library} (keys start with "{prefix}"), whose tensors have other names; '
-                "checkpoint/convert_ad_l_jepa.py maps those of the AD-L-JEPA release."
-            )
-            return " ".join(lines)
+        lines.append(f"Not in the model: {abbreviate(unused)}.")
+    # A detector of ours has OpenPCDet's names; only a file that does not say what it is can be one of theirs.
+    hint = "" if read_metadata(file) else foreign_hint(file, unused)
+    if hint:
+        return " ".join([*lines, hint])
     lines.append(f"{_origin(file)}Build the model from the config it was trained with, or name the part to take.")
     return " ".join(lines)
 
@@ -160,6 +148,7 @@ def _origin(file: Path) -> str:
     return f'It was written by a model of type "{config.get("type")}". ' if isinstance(config, dict) else ""
 
 
-def _some(names: Sequence[str], limit: int = 4) -> str:
+def abbreviate(names: Sequence[str], limit: int = 4) -> str:
+    """The first names, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

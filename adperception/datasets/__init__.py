@@ -1,9 +1,10 @@
 """Datasets: one class, one file, the same methods."""
 
+from adperception.datasets.argoverse2 import Argoverse2
 from adperception.datasets.base import LidarDataset, Transform
 from adperception.datasets.folder import Folder
 from adperception.datasets.kitti import KITTI
 from adperception.datasets.once import ONCE
 from adperception.datasets.waymo import Waymo
 
-__all__ = ["KITTI", "ONCE", "Folder", "LidarDataset", "Transform", "Waymo"]
+__all__ = ["KITTI", "ONCE", "Argoverse2", "Folder", "LidarDataset", "Transform", "Waymo"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adperception.registry import TRANSFORMS, build
-from adperception.structures import LidarFrame
+from adperception.structures import Boxes3D, LidarFrame, PointCloud
 
 __all__ = ["DatasetTransform", "FrameIds", "LidarDataset", "Transform", "read_split"]
 
@@ -61,7 +63,13 @@ class FrameIds(Sequence[str]):
 class LidarDataset(ABC):
     """Base of the LiDAR datasets.
 
+    A dataset with labels sets ``labelled``, ``root`` and ``split``; where the defaults do not fit, it overrides
+    ``read_labelled``, ``variant`` and ``database_name``. Ground-truth sampling asks for them.
+
     Attributes:
+        root: folder of the data.
+        labelled: whether frames have boxes.
+        split: what the frames were chosen by: a name, a list of frames, or ``None`` for all.
         frame_ids: names of the frames, in the dataset's order.
         split_size: number of frames of the split, before ``fraction`` and ``interval``.
         transforms: applied by ``get`` in this order.
@@ -82,6 +90,10 @@ class LidarDataset(ABC):
     Raises:
         ValueError: if ``fraction`` or ``interval`` is out of range or leaves no frame.
     """
+
+    root: Path
+    labelled: bool = False
+    split: str | Sequence[str] | None = None
 
     def __init__(
         self,
@@ -113,6 +125,35 @@ class LidarDataset(ABC):
     @abstractmethod
     def read(self, index: int) -> LidarFrame:
         """Frame ``index`` as it is on disk: no chance, no transforms, boxes of all classes."""
+
+    def read_labelled(self, index: int) -> tuple[PointCloud, Boxes3D, NDArray[np.int32]]:
+        """What objects are cut from for ground-truth sampling; without labels no boxes.
+
+        Returns:
+            The whole cloud (also where ``read`` cuts it to something), the M boxes of all classes, and ``(M,)`` their
+            difficulties; -1 means never to be pasted. Here: the frame as read, difficulty 0.
+        """
+        frame = self.read(index)
+        boxes = frame.boxes or Boxes3D.empty()
+        return frame.cloud, boxes, np.zeros(len(boxes), dtype=np.int32)
+
+    def stated_points(self, index: int) -> NDArray[np.int64] | None:
+        """``(M,)`` numbers of points in the boxes of frame ``index`` as the labels state them, -1 where they do not.
+
+        ``None`` if this kind of labels has no such numbers. They are compared with what is found in the boxes.
+        """
+        return None
+
+    def variant(self) -> dict[str, str]:
+        """What decides the content of the frames besides ``root`` and their names (folder of clouds, scaling).
+
+        Objects cut from one variant are not pasted into another.
+        """
+        return {}
+
+    def database_name(self) -> str:
+        """How the folders of this dataset's object databases begin, below ``root``."""
+        return "object_database"
 
     def get(self, index: int, rng: np.random.Generator) -> LidarFrame:
         """Frame ``index`` after the transforms, with the boxes of ``classes``.

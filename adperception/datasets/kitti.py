@@ -25,11 +25,11 @@ from adperception.datasets.base import LidarDataset, Transform, read_split
 from adperception.datasets.formats.image_size import read_image_shapes, read_image_size
 from adperception.datasets.formats.kitti_boxes import from_kitti_camera
 from adperception.datasets.formats.kitti_calib import read_calibration
-from adperception.datasets.formats.kitti_label import KittiObject, read_labels
+from adperception.datasets.formats.kitti_label import DONT_CARE, KittiObject, read_labels
 from adperception.datasets.formats.kitti_plane import read_road_plane
 from adperception.datasets.formats.point_files import read_points_with_notes
 from adperception.registry import DATASETS
-from adperception.structures import XYZI, KittiCalibration, LidarFrame, PointCloud
+from adperception.structures import XYZI, Boxes3D, KittiCalibration, LidarFrame, PointCloud
 
 __all__ = ["KITTI", "in_image"]
 
@@ -103,7 +103,7 @@ class KITTI(LidarDataset):
         """
         frame_id = self.frame_ids[index]
         cloud, notes = self.read_cloud(index)
-        calibration, image_size = self.read_calibration(index), self._image_size(index)
+        calibration, image_size = self.read_calibration(index), self.image_size_of(index)
         boxes = road_plane = None
         if calibration is not None:
             if self.crop_to_image:
@@ -130,6 +130,33 @@ class KITTI(LidarDataset):
     def read_objects(self, index: int) -> list[KittiObject]:
         """The lines of the label file of frame ``index``, ``DontCare`` areas included."""
         return read_labels(self.directory / "label_2" / f"{self.frame_ids[index]}.txt")
+
+    def read_labelled(self, index: int) -> tuple[PointCloud, Boxes3D, NDArray[np.int32]]:
+        """The whole cloud (not cut to the image), the boxes and KITTI's difficulties of frame ``index``."""
+        cloud, _ = self.read_cloud(index)
+        calibration = self.read_calibration(index)
+        solid = [o for o in self.read_objects(index) if o.name != DONT_CARE] if calibration is not None else []
+        boxes = Boxes3D.empty() if calibration is None else from_kitti_camera(solid, calibration)
+        return cloud, boxes, np.array([o.difficulty for o in solid], dtype=np.int32)
+
+    def variant(self) -> dict[str, str]:
+        """The folders of the frames and of their clouds."""
+        return {"folder": self.folder, "points": self.points}
+
+    def database_name(self) -> str:
+        """``object_database_<folder>_<points>``."""
+        return f"object_database_{self.folder}_{self.points}"
+
+    def image_size_of(self, index: int) -> tuple[int, int] | None:
+        """``(height, width)`` in pixels of the image of frame ``index``, ``None`` if nothing tells it."""
+        if self.image_size is not None:
+            return self.image_size
+        for suffix in (".png", ".jpg"):
+            image = self.directory / "image_2" / (self.frame_ids[index] + suffix)
+            if image.is_file():
+                return read_image_size(image)
+        height, width = (int(v) for v in self._table_sizes[index])
+        return (height, width) if height and width else None
 
     def _list_frames(self) -> list[str]:
         clouds = self.directory / self.points
@@ -187,16 +214,6 @@ class KITTI(LidarDataset):
             for row, name in zip(sizes, self.frame_ids, strict=True):
                 row[:] = shapes.get(name, (0, 0))
         return sizes
-
-    def _image_size(self, index: int) -> tuple[int, int] | None:
-        if self.image_size is not None:
-            return self.image_size
-        for suffix in (".png", ".jpg"):
-            image = self.directory / "image_2" / (self.frame_ids[index] + suffix)
-            if image.is_file():
-                return read_image_size(image)
-        height, width = (int(v) for v in self._table_sizes[index])
-        return (height, width) if height and width else None
 
     def _crop(
         self, cloud: PointCloud, calibration: KittiCalibration, image_size: tuple[int, int] | None, frame_id: str

@@ -10,24 +10,18 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from adperception.datasets.formats.kitti_boxes import from_kitti_camera
-from adperception.datasets.formats.kitti_label import DONT_CARE
+from adperception.datasets.base import LidarDataset
 from adperception.geometry import points_in_boxes
-from adperception.structures import PointCloud
 
-if TYPE_CHECKING:
-    from adperception.datasets.kitti import KITTI
-
-__all__ = ["ObjectDatabase", "build_object_database", "describe_source"]
+__all__ = ["ObjectDatabase", "build_object_database", "default_database_path", "describe_source"]
 
 _VERSION = 1
 _RECORD = np.dtype(
@@ -113,19 +107,40 @@ class ObjectDatabase:
         return self._maps[name]
 
 
-def describe_source(dataset: KITTI) -> dict[str, Any]:
-    """What decides the content of a database: tree, folder of clouds and frames."""
+def describe_source(dataset: LidarDataset) -> dict[str, Any]:
+    """What decides the content of a database: the kind of frames, and which."""
     names = "\n".join(dataset.frame_ids)
     return {
-        "folder": dataset.folder,
-        "points": dataset.points,
+        **dataset.variant(),
         "frames": len(dataset),
         "frames_sha256": hashlib.sha256(names.encode()).hexdigest(),
     }
 
 
-def build_object_database(dataset: KITTI, path: str | Path) -> ObjectDatabase:
-    """Cut the labelled objects with at least one point out of a dataset's whole (not cut) clouds.
+def default_database_path(dataset: LidarDataset) -> Path:
+    """Where the database of a dataset lies unless told otherwise; every subset has its own.
+
+    Raises:
+        ValueError: if the dataset has no ``root``.
+    """
+    root = getattr(dataset, "root", None)
+    if root is None:
+        raise ValueError(
+            f"GroundTruthSampling: {type(dataset).__name__} has no root= to put the object database in. Name a folder "
+            "with database=."
+        )
+    parts = [dataset.database_name()]
+    if isinstance(dataset.split, str):
+        parts.append(Path(dataset.split).stem)
+    if not isinstance(dataset.split, str) or len(dataset) < dataset.split_size:
+        parts.append(f"frames_{describe_source(dataset)['frames_sha256'][:8]}")
+    return Path(root) / "_".join(parts)
+
+
+def build_object_database(dataset: LidarDataset, path: str | Path) -> ObjectDatabase:
+    """Cut the labelled objects with at least one point out of a dataset's clouds (see ``read_labelled``).
+
+    Only the frames of ``dataset`` are read: a database of a subset knows no object of any other frame.
 
     Built in a temporary folder and renamed: two processes may build at once, and a broken-off build leaves nothing that
     could be taken for a database.
@@ -136,9 +151,7 @@ def build_object_database(dataset: KITTI, path: str | Path) -> ObjectDatabase:
     """
     path = Path(path)
     if not dataset.labelled:
-        raise ValueError(
-            f"object database: {dataset.directory} has no labels (label_2), so there are no objects to cut."
-        )
+        raise ValueError(f"object database: {_place(dataset)} has no labels, so there are no objects to cut.")
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     scratch.mkdir()
@@ -154,35 +167,36 @@ def build_object_database(dataset: KITTI, path: str | Path) -> ObjectDatabase:
     return ObjectDatabase.open(path)
 
 
-def _write(dataset: KITTI, folder: Path) -> None:
+def _write(dataset: LidarDataset, folder: Path) -> None:
     classes: list[str] = []
     records: list[tuple[int, int, NDArray[np.float32], int, int]] = []
-    points: list[NDArray[np.float32]] = []
-    channels: Sequence[str] = ()
+    channels: tuple[str, ...] = ()
     total = 0
-    for index in tqdm(range(len(dataset)), desc="object database", unit="frame", disable=None):
-        solid = [o for o in dataset.read_objects(index) if o.name != DONT_CARE]
-        calibration = dataset.read_calibration(index)
-        if not solid or calibration is None:
-            continue
-        cloud, _ = dataset.read_cloud(index)
-        channels = cloud.channels
-        boxes = from_kitti_camera(solid, calibration).boxes
-        for o, box, inside in zip(solid, boxes, points_in_boxes(cloud.xyz, boxes), strict=True):
-            own = cloud.points[inside]
-            if not len(own):
-                continue
-            own[:, :3] -= box[:3]
-            if o.name not in classes:
-                classes.append(o.name)
-            records.append((classes.index(o.name), o.difficulty, box, total, len(own)))
-            points.append(own)
-            total += len(own)
+    with (folder / "points.npy").open("wb") as file:  # point by point: those of a large dataset fill a memory
+        for index in tqdm(range(len(dataset)), desc="object database", unit="frame", disable=None):
+            cloud, boxes, difficulties = dataset.read_labelled(index)
+            if not channels:
+                channels = cloud.channels
+                _write_header(file, 0, len(channels))
+            for name, box, difficulty, inside in zip(
+                boxes.names, boxes.boxes, difficulties, points_in_boxes(cloud.xyz, boxes.boxes), strict=True
+            ):
+                own = cloud.points[inside]
+                if not len(own):
+                    continue
+                own[:, :3] -= box[:3]
+                if name not in classes:
+                    classes.append(name)
+                records.append((classes.index(name), int(difficulty), box, total, len(own)))
+                file.write(own.astype("<f4", copy=False).tobytes())
+                total += len(own)
+        file.seek(0)
+        _write_header(file, total, len(channels))
     if not records:
         raise ValueError(
-            f"object database: no labelled box in {dataset.directory} holds a point. Run data_tools/kitti.py check."
+            f"object database: no labelled box in {_place(dataset)} holds a point. Boxes and points are in different "
+            "frames, or the boxes are empty: run the check of data_tools on it."
         )
-    np.save(folder / "points.npy", PointCloud(np.concatenate(points), tuple(channels)).points)
     np.save(folder / "objects.npy", np.array([(c, d, b, f, n) for c, d, b, f, n in records], dtype=_RECORD))
     index_values = {
         "version": _VERSION,
@@ -191,3 +205,12 @@ def _write(dataset: KITTI, folder: Path) -> None:
         "source": describe_source(dataset),
     }
     (folder / "index.json").write_text(json.dumps(index_values, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_header(file: IO[bytes], rows: int, columns: int) -> None:
+    """The header of an array that grows; numpy leaves room in it for a larger number of rows."""
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (rows, columns)})
+
+
+def _place(dataset: LidarDataset) -> str:
+    return str(getattr(dataset, "root", type(dataset).__name__))

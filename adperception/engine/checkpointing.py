@@ -178,7 +178,10 @@ def _raise_everywhere(problems: list[str]) -> None:
 
 def move_previous_run_aside(work_dir: Path) -> Path | None:
     """Make room for a new run where an old one lies: its files go to ``previous_<n>``; returns that folder."""
-    own = ("checkpoints", "config.py", "log.jsonl", "logs", "non_finite", "panels")
+    own = (
+        *("checkpoints", "config.py", "log.jsonl", "logs", "non_finite", "panels", "predictions"),
+        *("results.json", "weights.safetensors"),
+    )
     present = [work_dir / name for name in own if (work_dir / name).exists()]
     if not layout.list_checkpoints(checkpoint_root(work_dir)):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -77,6 +77,24 @@ class Processes:
             data[:-1] = torch.tensor(list(text.encode()), dtype=torch.uint8)
         dist.broadcast(data, src=0, group=self.patient_group)
         return bytes(data[:-1].tolist()).decode()
+
+    def on_main(self, work: Callable[[], object]) -> None:
+        """Do something on process 0 while the others wait; what goes wrong stops all of them with the same message.
+
+        Raises:
+            ValueError: with the message of a ``ValueError`` or ``OSError`` of ``work``.
+        """
+        problem = ""
+        if self.is_main:
+            try:
+                work()
+            except (ValueError, OSError) as error:
+                if self.world_size == 1:
+                    raise
+                problem = str(error)
+        problem = self.share_text(problem)
+        if problem:
+            raise ValueError(problem)
 
     def stop(self) -> None:
         """Leave the process group. Nothing may hold on to it any more (a DDP wrapper does)."""

@@ -147,6 +147,7 @@ class _TrainingLoop(BaseLoop):
             trainer.progress.step += 1
             outcome.wait_seconds = wait_seconds
             outcome.step_seconds = time.perf_counter() - start
+            trainer.progress.seconds += outcome.step_seconds
             self.runner.call_hook("after_step", outcome=outcome)
             # The next batches are loaded before these would go out of scope.
             del data, outcome

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from adperception.engine.hooks.log_files import LogFiles
 from adperception.engine.hooks.non_finite_guard import NonFiniteGuard
 from adperception.engine.hooks.progress_bar import ProgressBar
 from adperception.engine.hooks.run_report import RunReport
+from adperception.engine.initial_weights import load_initial_weights
 from adperception.engine.mmengine_runner import Hook, TrainingRunner
 from adperception.engine.optimizers import build_optimizer
 from adperception.engine.randomness import seed_everything
@@ -106,7 +106,11 @@ def _build(config: Config, settings: Settings, options: RunOptions, processes: P
         seed=settings.seed,
         drop_last=settings.train.drop_last,
     )
-    model: TrainableModel = build(MODELS, settings.model).to(processes.device)
+    model: TrainableModel = build(MODELS, settings.model)
+    origin = None if settings.init is None or options.resume else load_initial_weights(model, settings.init)
+    if origin is not None and processes.is_main:
+        say(origin.sentence)
+    model.to(processes.device)
     _check_data(dataset, model, processes)
     return Trainer(
         config=config,
@@ -118,6 +122,7 @@ def _build(config: Config, settings: Settings, options: RunOptions, processes: P
         processes=processes,
         dataset=dataset,
         work_dir=options.work_dir,
+        origin=None if origin is None else origin.record,
     )
 
 
@@ -174,26 +179,11 @@ def _prepare_work_dir(config: Config, options: RunOptions, processes: Processes)
 def _prepare_data(settings: Settings, processes: Processes) -> None:
     """Make the data on process 0; the others wait."""
     assert settings.prepare is not None
-    _on_main(build(PREPARATIONS, settings.prepare), processes)
+    processes.on_main(build(PREPARATIONS, settings.prepare))
 
 
 def _check_data(dataset: FrameDataset, model: TrainableModel, processes: Processes) -> None:
     """Look at some frames before the first step: boxes and points in one frame, points inside the model's range."""
     if isinstance(dataset, LidarDataset):
         grid: VoxelGrid | None = getattr(model, "grid", None)
-        _on_main(lambda: require_sane_data(dataset, grid), processes)
-
-
-def _on_main(work: Callable[[], object], processes: Processes) -> None:
-    """Do something on process 0 while the others wait; what goes wrong stops all of them with the same message."""
-    problem = ""
-    if processes.is_main:
-        try:
-            work()
-        except (ValueError, OSError) as error:
-            if processes.world_size == 1:
-                raise
-            problem = str(error)
-    problem = processes.share_text(problem)
-    if problem:
-        raise ValueError(problem)
+        processes.on_main(lambda: require_sane_data(dataset, grid))

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 from adperception.config import nearest
 from adperception.located_dict import LocatedDict, location_of
 
-__all__ = ["CheckpointSettings", "LogSettings", "Settings", "TrainSettings", "parse_settings"]
+__all__ = ["CheckpointSettings", "InitSettings", "LogSettings", "Settings", "TrainSettings", "parse_settings"]
 
 T = TypeVar("T")
 
@@ -99,6 +99,32 @@ class LogSettings:
 
 
 @dataclass(frozen=True)
+class InitSettings:
+    """Where the first weights come from. Give exactly one of ``encoder`` and ``weights``.
+
+    Attributes:
+        encoder: a pre-training checkpoint or weights file; only the model's encoder is taken from it (fine-tuning).
+        weights: a checkpoint or weights file of the whole model.
+        expect: ``"all"`` tensors of the encoder have to be found, or name prefixes of those that have to.
+        branch: which encoder of the file, e.g. ``"target"``; ``None``: its first one, the one that is trained.
+        first_layer: if the number of point features differs: ``"strict"`` refuses, ``"reinit"`` leaves the first
+            layer as initialised, ``"slice"`` takes the weights of the first features.
+    """
+
+    encoder: str | None = None
+    weights: str | None = None
+    expect: str | Sequence[str] = "all"
+    branch: str | None = None
+    first_layer: Literal["strict", "reinit", "slice"] = "strict"
+
+    def __post_init__(self) -> None:
+        if (self.encoder is None) == (self.weights is None):
+            raise ValueError(
+                f"give exactly one of encoder and weights, not encoder={self.encoder} and weights={self.weights}."
+            )
+
+
+@dataclass(frozen=True)
 class Settings:
     """A whole config. Sections with a ``type`` stay mappings; their registry checks them.
 
@@ -113,6 +139,7 @@ class Settings:
         evaluations: sections of EVALUATIONS.
         checkpoint: when to save.
         log: how often to log.
+        init: where the first weights come from; ``None``: random ones.
         seed: seed of everything random; ``--seed`` replaces it.
     """
 
@@ -126,6 +153,7 @@ class Settings:
     evaluations: Sequence[Mapping[str, Any]] = ()
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    init: InitSettings | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -136,7 +164,7 @@ class Settings:
 
 
 def parse_settings(values: Mapping[str, Any]) -> Settings:
-    """Check the top level of a config and its ``train``, ``checkpoint`` and ``log`` sections.
+    """Check the top level of a config and its ``train``, ``checkpoint``, ``log`` and ``init`` sections.
 
     Raises:
         ValueError: for an unknown, missing or wrongly typed key, with file, line and the nearest valid name.
@@ -152,8 +180,9 @@ def _parse(cls: type[T], section: Mapping[str, Any], what: str) -> T:
         place = location_of(section, key)
         if key not in fields:
             raise ValueError(f'{place}"{key}" is not {what}.{nearest(key, list(fields))}')
-        if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
-            value = _parse(typing.cast(Any, hints[key]), value, f"an option of {key}")
+        section_type = _section_type(hints[key])
+        if section_type is not None and isinstance(value, Mapping):
+            value = _parse(section_type, value, f"an option of {key}")
         elif not _fits(value, hints[key]):
             raise ValueError(f"{place}{key}={value!r} must be {_describe(hints[key])}, not {type(value).__name__}.")
         arguments[key] = value
@@ -166,6 +195,12 @@ def _parse(cls: type[T], section: Mapping[str, Any], what: str) -> T:
         return cls(**arguments)
     except ValueError as error:
         raise ValueError(f"{place}{'  ' if place else ''}{what.removeprefix('an option of ')}: {error}") from error
+
+
+def _section_type(hint: Any) -> type[Any] | None:
+    """The settings class that a section is parsed into: the hint itself or, if it may be ``None``, the other half."""
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    return next((o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)), None)
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -36,6 +36,8 @@ class Progress:
         best_step: step with the best value of the metric that the config names.
         best_value: that value.
         metrics: the newest value of every evaluation metric.
+        seconds: time spent in steps (evaluations and saving not counted), over all starts of the run.
+        origin: where the first weights came from (``init`` of the config); ``None``: random ones.
     """
 
     step: int = 0
@@ -43,6 +45,8 @@ class Progress:
     best_step: int | None = None
     best_value: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    origin: dict[str, Any] | None = None
 
 
 @dataclass
@@ -110,6 +114,7 @@ class Trainer:
         processes: Processes,
         dataset: FrameDataset,
         work_dir: Path,
+        origin: dict[str, Any] | None = None,
     ) -> None:
         self.config = config
         self.settings = settings
@@ -121,7 +126,7 @@ class Trainer:
         self.processes = processes
         self.dataset = dataset
         self.work_dir = work_dir
-        self.progress = Progress()
+        self.progress = Progress(origin=origin)
         self.stop_signal = 0
 
     @property

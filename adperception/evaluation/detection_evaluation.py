@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,9 @@ class DetectionEvaluation(ABC):
         self._folder: Path | None = None
 
     def bind(self, dataset: Any, folder: Path | None = None) -> None:
-        """Use the ground truth of ``dataset``; predictions are written below ``folder`` if one is given.
+        """Use the ground truth of ``dataset``; predictions are written to ``folder`` if one is given.
+
+        The folder keeps those of the newest evaluation, so that metrics can be computed again without the model.
 
         Raises:
             ValueError: if the dataset has no ground truth that this evaluation understands.
@@ -69,13 +70,19 @@ class DetectionEvaluation(ABC):
             ValueError: if the model is no detector.
         """
         predictions = self._predict(model, batches, device)
-        if self._folder is not None:
-            write_predictions(self._folder / f"step_{step:08d}.jsonl", predictions)
-        return self.score(predictions)
+        if self._folder is None:
+            return self.score(predictions)
+        path = self._folder / f"step_{step:08d}.jsonl"
+        write_predictions(path, predictions)
+        metrics = self.score(predictions)
+        for older in self._folder.glob("step_*.jsonl"):
+            if older != path:
+                older.unlink()
+        return metrics
 
     def rehearse(self, model: TrainableModel, batches: Iterable[Any], *, device: torch.device) -> None:
-        """Go through an evaluation of the first batches (at least two frames), to find a broken one before training."""
-        self.score(self._predict(model, islice(batches, 2), device))
+        """Go through a whole evaluation of a few frames and keep nothing: a broken one is found before training."""
+        self.report(self.score(self._predict(model, batches, device)))
 
     def _predict(self, model: TrainableModel, batches: Iterable[Any], device: torch.device) -> dict[str, Detections]:
         if not isinstance(model, DetectionModel):

@@ -11,10 +11,15 @@ from numpy.typing import NDArray
 
 from adperception.structures import Boxes3D
 
-__all__ = ["draw_bev", "draw_boxes", "draw_hidden_cells"]
+__all__ = ["class_colour", "draw_bev", "draw_boxes", "draw_hidden_cells", "outline_boxes"]
 
 # Okabe and Ito's colour-blind-safe colours.
-_CLASS_COLOURS = {"Car": "#D55E00", "Van": "#E69F00", "Truck": "#E69F00", "Pedestrian": "#CC79A7", "Cyclist": "#009E73"}
+_CLASS_COLOURS = {
+    **dict.fromkeys(("Car", "Vehicle", "REGULAR_VEHICLE"), "#D55E00"),
+    **dict.fromkeys(("Van", "Truck", "Bus"), "#E69F00"),
+    **dict.fromkeys(("Pedestrian", "PEDESTRIAN"), "#CC79A7"),
+    **dict.fromkeys(("Cyclist", "BICYCLIST"), "#009E73"),
+}
 _OTHER_COLOUR = "#666666"
 
 
@@ -51,19 +56,39 @@ def draw_bev(
 
 
 def draw_boxes(axes: Any, boxes: Boxes3D) -> None:
-    """Outline boxes as seen from above; the line inside points to the front."""
+    """Outline boxes in the colour of their class, with a legend."""
+    outline_boxes(axes, boxes, [class_colour(name) for name in boxes.names])
+    for name in dict.fromkeys(boxes.names):
+        axes.plot([], [], color=class_colour(name), label=f"{name} ({boxes.names.count(name)})")
+    if len(boxes):
+        axes.legend(loc="upper right", fontsize="small")
+
+
+def outline_boxes(axes: Any, boxes: Boxes3D, colours: Sequence[str], linewidth: float = 1.2, **style: Any) -> None:
+    """Outline boxes as seen from above; the line inside points to the front.
+
+    Args:
+        axes: matplotlib axes.
+        boxes: M boxes.
+        colours: M colours.
+        linewidth: in points.
+        style: further options of matplotlib's ``LineCollection``.
+    """
     if not len(boxes):
         return
     corners = boxes.corners()[:, :4, :2]
     outlines = np.concatenate([corners, corners[:, :1]], axis=1)
     front = (corners[:, 0] + corners[:, 3]) / 2
     headings = np.stack([boxes.boxes[:, :2], front], axis=1)
-    colours = [_CLASS_COLOURS.get(name, _OTHER_COLOUR) for name in boxes.names]
-    axes.add_collection(LineCollection([*outlines, *headings], colors=colours * 2, linewidths=1.2, zorder=3))
-    for name in dict.fromkeys(boxes.names):
-        colour = _CLASS_COLOURS.get(name, _OTHER_COLOUR)
-        axes.plot([], [], color=colour, label=f"{name} ({boxes.names.count(name)})")
-    axes.legend(loc="upper right", fontsize="small")
+    style = {"zorder": 3, **style}
+    axes.add_collection(
+        LineCollection([*outlines, *headings], colors=[*colours, *colours], linewidths=linewidth, **style)
+    )
+
+
+def class_colour(name: str) -> str:
+    """The colour that boxes of a class are drawn in."""
+    return _CLASS_COLOURS.get(name, _OTHER_COLOUR)
 
 
 def draw_hidden_cells(axes: Any, hidden: NDArray[np.bool_], point_cloud_range: Sequence[float]) -> None:

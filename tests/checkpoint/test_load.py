@@ -91,8 +91,9 @@ def test_wrong_shapes_are_listed(tmp_path: Path) -> None:
 
 
 def test_foreign_checkpoints_are_recognised(tmp_path: Path) -> None:
-    path = write(tmp_path / "m.safetensors", {"backbone_3d.conv1.weight": torch.zeros(1)})
-    with pytest.raises(CheckpointError, match=r"0 of 9 .* looks like an OpenPCDet checkpoint .*convert_ad_l_jepa.py"):
+    path = tmp_path / "m.safetensors"
+    save.write_tensors(path, {"backbone_3d.conv1.weight": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"0 of 9 .* looks like an OpenPCDet checkpoint .*--from openpcdet"):
         load_weights(Model(), path)
 
 

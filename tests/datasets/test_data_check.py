@@ -66,6 +66,25 @@ def test_boxes_that_nothing_cures(make_tree: MakeTree) -> None:
     assert error.endswith("probably in different frames.")
 
 
+def test_a_rare_class_does_not_stop_a_training(make_tree: MakeTree) -> None:
+    """Two empty boxes are no sign of wrong frames where others are full; six are."""
+
+    class Rare(LidarDataset):
+        def __init__(self, inner: KITTI, wrong: int) -> None:
+            super().__init__(inner.frame_ids)
+            self.inner, self.wrong = inner, wrong
+
+        def read(self, index: int) -> LidarFrame:
+            frame = self.inner.read(index)
+            far = frame.boxes.boxes[:1] + np.float32([500, 0, 0, 0, 0, 0, 0])
+            more = Boxes3D(np.concatenate([frame.boxes.boxes, far]), (*frame.boxes.names, "Tram"))
+            return replace(frame, boxes=more) if index < self.wrong else frame
+
+    assert require_sane_data(Rare(KITTI(make_tree(frames=6)), 2)).classes["Tram"].share_with_points == 0
+    with pytest.raises(ValueError, match='only 0% of "Tram" boxes'):
+        require_sane_data(Rare(KITTI(make_tree(frames=6)), 6))
+
+
 def test_a_range_without_any_point(make_tree: MakeTree) -> None:
     grid = VoxelGrid.create((0, -40, 5, 70.4, 40, 9), (0.1, 0.1, 0.1))
     with pytest.raises(ValueError, match=r"voxelize: 0 of [\d,]+ points are inside .*Check units"):

@@ -177,11 +177,13 @@ def test_memory_stays_flat_and_the_dataset_pickles_small(make_tree: MakeTree) ->
     held = []
     for i in range(500):
         dataset.get(i % 4, np.random.default_rng(i))
-        if i in (99, 499):
+        if i in (99, 299, 499):
             gc.collect()
             held.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
-    assert held[1] - held[0] < 100_000  # bytes over 400 fetches: not even ten of the clouds
+    # Bytes over 200 fetches: not even ten of the clouds. The smaller growth of two, because Python may double its table
+    # of interned strings (megabytes, once) in between.
+    assert min(np.diff(held)) < 100_000
 
 
 @pytest.mark.real_data

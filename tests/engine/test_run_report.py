@@ -8,8 +8,11 @@ from stand_in_model import StandInModel, make_batch
 
 from adperception.checkpoint.load import load_weights, read_metadata
 from adperception.engine.hooks.run_report import RunReport, before_and_after
+from adperception.engine.trainer import Progress
 from adperception.evaluation.batch_norm_statistics import with_reestimated_batch_norm
 from adperception.visualization.training_curves import TrainingLog
+
+from toy_detector import ToyFrames
 
 BEFORE = {"kind": "evaluation", "step": 0, "epoch": 0, "val_loss": 0.8, "effective_rank": 40.0}
 AFTER = {"kind": "evaluation", "step": 9, "epoch": 1, "val_loss": 0.3, "effective_rank": None}
@@ -22,10 +25,11 @@ def trainer(folder, model, done=True):
         processes=processes,
         work_dir=folder,
         model=model,
-        config=SimpleNamespace(name="tiny"),
-        settings=SimpleNamespace(model={"type": "StandIn"}, train_dataset={"type": "Folder"}),
-        dataset=SimpleNamespace(channels=("x", "y", "z", "intensity")),
-        progress=SimpleNamespace(step=9),
+        config=SimpleNamespace(name="tiny", sha256=lambda: "0"),
+        settings=SimpleNamespace(model={"type": "StandIn"}, train_dataset={"type": "Folder"}, seed=0),
+        dataset=ToyFrames(3),
+        order=SimpleNamespace(steps_per_epoch=3, effective_batch=1),
+        progress=Progress(step=9),
     )
 
 

@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from adperception.checkpoint.convert_ad_l_jepa import kernel_layout, to_ad_l_jepa
+from adperception.checkpoint.convert_ad_l_jepa import to_ad_l_jepa
+from adperception.checkpoint.encoder_check import write_encoder_check
+from adperception.checkpoint.kernel_layout import from_krsc
+from adperception.checkpoint.layout import CheckpointError
 from adperception.checkpoint.load import read_metadata
-from adperception.zoo import create_model
+from adperception.models.backbones.voxel_backbone_8x import VoxelBackBone8x
+from adperception.structures import VoxelGrid
+from adperception.zoo import create_model, load_model
 
 MODEL = "ad_l_jepa_small"
 
@@ -27,7 +32,6 @@ def test_released_checkpoint_of_every_layout_and_back(repository: Path, tmp_path
     theirs = {
         k: v.permute(inverse).contiguous() if v.dim() == 5 else v for k, v in to_ad_l_jepa(original, 6960).items()
     }
-    assert kernel_layout(theirs) == layout
     torch.save({"model_state": theirs, "epoch": 30, "version": "pcdet+0.5.2"}, tmp_path / "released.pth")
     ours = tmp_path / "ours.safetensors"
     done = convert(repository, tmp_path / "released.pth", ours)
@@ -48,4 +52,29 @@ def test_other_checkpoints_are_named(repository: Path, tmp_path: Path) -> None:
     torch.save({"model_state": {"dense_head.weight": torch.zeros(1)}}, tmp_path / "detector.pth")
     done = convert(repository, tmp_path / "detector.pth", tmp_path / "ours.safetensors")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: kernel_layout: encoder.conv_out.0.weight has shape None")
+    assert done.stderr.startswith(f"error: {tmp_path / 'detector.pth'}: its tensor names are of no library that can")
+
+
+def test_the_command_of_the_error_message_works_and_a_pair_proves_the_result(repository: Path, tmp_path: Path) -> None:
+    """A detector of OpenPCDet without --model: what comes out starts another detector's encoder."""
+    grid = VoxelGrid((0.0, 0.0, 0.0, 1.6, 1.6, 4.0), (0.1, 0.1, 0.1))
+    encoder = VoxelBackBone8x(4, grid)
+    state = from_krsc({f"backbone_3d.{k}": v for k, v in encoder.state_dict().items()}, "RSCK")
+    torch.save({"model_state": state}, tmp_path / "second.pth")
+    write_encoder_check(tmp_path / "pair.npz", encoder.state_dict())
+    command = [sys.executable, "tools/convert_checkpoint.py", "--from", "openpcdet", str(tmp_path / "second.pth")]
+    done = subprocess.run(
+        [*command, "--verify", str(tmp_path / "pair.npz")], capture_output=True, text=True, cwd=repository
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"wrote {tmp_path / 'second.safetensors'}: 72 tensors, kernel layout RSCK -> KRSC, step None"
+    assert "kernel layout inferred from shapes, verified: the encoder's output differs by" in lines[1]
+    assert "no model can be built from it alone" in lines[2]
+    again = subprocess.run(command, capture_output=True, text=True, cwd=repository)
+    assert again.returncode == 1
+    assert "second.safetensors exists already" in again.stderr
+    metadata = read_metadata(tmp_path / "second.safetensors")
+    assert metadata["encoders"] == {"backbone_3d": "backbone_3d."}
+    with pytest.raises(CheckpointError, match=r"does not say which model it holds .*--model"):
+        load_model(tmp_path / "second.safetensors")

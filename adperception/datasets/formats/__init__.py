@@ -1,5 +1,6 @@
 """Readers and writers of file formats: no dataset logic, no randomness."""
 
+from adperception.datasets.formats.box_conventions import from_mmdet3d_v1, to_mmdet3d_v1, yaw_from_quaternion
 from adperception.datasets.formats.image_size import read_image_shapes, read_image_size, write_image_shapes
 from adperception.datasets.formats.kitti_boxes import from_kitti_camera, project_boxes, to_kitti_camera
 from adperception.datasets.formats.kitti_calib import read_calibration, write_calibration
@@ -19,6 +20,7 @@ __all__ = [
     "KittiObject",
     "drop_non_finite",
     "from_kitti_camera",
+    "from_mmdet3d_v1",
     "project_boxes",
     "read_calibration",
     "read_image_shapes",
@@ -28,8 +30,10 @@ __all__ = [
     "read_points_with_notes",
     "read_road_plane",
     "to_kitti_camera",
+    "to_mmdet3d_v1",
     "write_bin",
     "write_calibration",
     "write_image_shapes",
     "write_labels",
+    "yaw_from_quaternion",
 ]

@@ -83,9 +83,16 @@ def read_labels(path: str | Path) -> list[KittiObject]:
     return [_parse_line(line.split(), f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def write_labels(path: str | Path, objects: Iterable[KittiObject]) -> None:
-    """Write objects in KITTI's text form: two decimals, a score (if there is one) with four."""
-    Path(path).write_text("".join(_format(o) + "\n" for o in objects), encoding="utf-8", newline="\n")
+def write_labels(path: str | Path, objects: Iterable[KittiObject], decimals: int = 2) -> None:
+    """Write objects in KITTI's text form.
+
+    Args:
+        path: the file.
+        objects: its lines.
+        decimals: of all numbers; KITTI's labels have two. A score (if there is one) has at least four.
+    """
+    lines = "".join(_format(o, decimals) + "\n" for o in objects)
+    Path(path).write_text(lines, encoding="utf-8", newline="\n")
 
 
 def _parse_line(columns: list[str], place: str) -> KittiObject:
@@ -122,10 +129,10 @@ def _number(text: str, column: str, place: str) -> float:
     return value
 
 
-def _format(o: KittiObject) -> str:
-    box_2d = " ".join(f"{v:.2f}" for v in o.box_2d)
+def _format(o: KittiObject, decimals: int) -> str:
+    box_2d = " ".join(f"{v:.{decimals}f}" for v in o.box_2d)
     if o.name == DONT_CARE:  # KITTI writes the place holders of these areas without decimals
         return f"{o.name} -1 -1 -10 {box_2d} -1 -1 -1 -1000 -1000 -1000 -10"
-    solid = " ".join(f"{v:.2f}" for v in (*o.dimensions, *o.location, o.rotation_y))
-    score = "" if o.score is None else f" {o.score:.4f}"
-    return f"{o.name} {o.truncation:.2f} {o.occlusion} {o.alpha:.2f} {box_2d} {solid}{score}"
+    solid = " ".join(f"{v:.{decimals}f}" for v in (*o.dimensions, *o.location, o.rotation_y))
+    score = "" if o.score is None else f" {o.score:.{max(decimals, 4)}f}"
+    return f"{o.name} {o.truncation:.{decimals}f} {o.occlusion} {o.alpha:.{decimals}f} {box_2d} {solid}{score}"

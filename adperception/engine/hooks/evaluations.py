@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 
+from adperception.engine.checkpointing import save_checkpoint
 from adperception.engine.console import say
 from adperception.engine.data import ValidationBatches
 from adperception.engine.hooks.log_files import LogFiles
 from adperception.engine.mmengine_runner import Hook
 from adperception.engine.trainer import StepOutcome, Trainer
 from adperception.evaluation.base import Evaluation
+from adperception.evaluation.detection_evaluation import DetectionEvaluation
 
 __all__ = ["Evaluations"]
+
+REHEARSAL_FRAMES = 2
 
 
 class Evaluations(Hook):
@@ -30,9 +35,17 @@ class Evaluations(Hook):
         self._log = log
 
     def before_run(self, trainer: Trainer) -> None:
-        """A baseline before the first step."""
-        if trainer.progress.step == 0 and trainer.settings.train.evaluate_first:
-            self._run(trainer, self._evaluations)
+        """Before the first step: a baseline, and for detectors (which cannot have one yet) a rehearsal."""
+        detection = [e for e in self._evaluations if isinstance(e, DetectionEvaluation)]
+        for evaluation in detection:
+            folder = trainer.work_dir / "predictions" / type(evaluation).__name__
+            evaluation.bind(self._batches.dataset, folder)
+        if trainer.progress.step > 0 or not trainer.settings.train.evaluate_first:
+            return
+        self._rehearse(trainer, detection)
+        others = [e for e in self._evaluations if not isinstance(e, DetectionEvaluation)]
+        if others:
+            self._run(trainer, others)
 
     def after_step(self, trainer: Trainer, outcome: StepOutcome) -> None:
         """The evaluations that are due."""
@@ -41,8 +54,27 @@ class Evaluations(Hook):
             for evaluation in self._evaluations
             if trainer.is_done or (trainer.ends_epoch and trainer.epochs_done % evaluation.every_epochs == 0)
         ]
-        if due:
+        if not due:
+            return
+        try:
             self._run(trainer, due)
+        except ValueError:
+            # What was learnt must not be lost with the evaluation.
+            path = save_checkpoint(trainer)
+            if trainer.processes.is_main:
+                say(f"the evaluation failed; checkpoint written: {path} (python tools/test.py evaluates it)")
+            raise
+
+    def _rehearse(self, trainer: Trainer, detection: Sequence[DetectionEvaluation]) -> None:
+        """Two frames through the whole evaluation: what is broken is found now and not after an epoch."""
+        batches = dataclasses.replace(self._batches, limit=REHEARSAL_FRAMES)
+
+        def rehearse() -> None:
+            for evaluation in detection:
+                evaluation.rehearse(trainer.model, batches, device=trainer.processes.device)
+                trainer.model.train()
+
+        trainer.processes.on_main(rehearse)
 
     def _run(self, trainer: Trainer, due: Sequence[Evaluation]) -> None:
         metrics: dict[str, float] = {}
@@ -67,6 +99,10 @@ class Evaluations(Hook):
             step = trainer.progress.step
             self._log.write_evaluation(step, trainer.epochs_done, metrics)
             say(f"step {step}: {_headline(due, metrics)}")
+            if trainer.is_done:
+                for evaluation in due:
+                    if isinstance(evaluation, DetectionEvaluation):
+                        say("\n" + evaluation.report(metrics) + "\n")
 
     def _compute(self, trainer: Trainer, due: Sequence[Evaluation]) -> dict[str, float]:
         metrics: dict[str, float] = {}
@@ -86,5 +122,9 @@ def _headline(due: Sequence[Evaluation], metrics: Mapping[str, float]) -> str:
     """What fits on a console line: the metrics that the evaluations put first, or all if they name none."""
     shown = [name for evaluation in due for name in evaluation.headline] or list(metrics)
     rest = len(metrics) - len(shown)
-    line = ", ".join(f"{name} {metrics[name]:.4g}" for name in shown)
+    line = ", ".join(f"{name} {_number(metrics[name])}" for name in shown)
     return f"{line} ({rest} more in log.jsonl)" if rest else line
+
+
+def _number(value: float) -> str:
+    return "n/a" if value != value else f"{value:.4g}"

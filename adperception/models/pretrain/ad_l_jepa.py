@@ -19,25 +19,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adperception.geometry.range_coverage import check_range_coverage
-from adperception.geometry.voxelization import VoxelCollate, Voxelizer
 from adperception.losses.bev_cosine import bev_cosine
 from adperception.losses.variance_regularizer import variance_regularizer
 from adperception.models.backbones.voxel_backbone_8x import BEV_STRIDE, VoxelBackBone8x
-from adperception.models.base import Losses, TrainableModel
+from adperception.models.base import Losses
 from adperception.models.pretrain.bev_masking import BevMasks, draw_bev_masks, non_empty_cells
+from adperception.models.pretrain.voxel_pretraining import BEV_CHANNELS, VoxelPretraining, select_voxels
 from adperception.registry import MODELS
-from adperception.structures import LidarBatch, LidarFrame, PointCloud, VoxelGrid, Voxels
+from adperception.structures import LidarBatch, Voxels
 
 __all__ = ["ADLJEPA", "Embeddings", "Predictor", "ema_momentum"]
 
-CHANNELS = 256
 CELL_WEIGHT, EMPTY_WEIGHT = 0.75, 0.25
 """Weights of occupied and empty hidden cells in the prediction loss (the paper's alpha_1, alpha_0)."""
 
@@ -64,7 +60,7 @@ class Embeddings:
 class Predictor(nn.Module):
     """Three 3 x 3 convolutions with batch norm and ReLU over the whole map, ``(B, 256, H, W)`` to the same shape."""
 
-    def __init__(self, channels: int = CHANNELS) -> None:
+    def __init__(self, channels: int = BEV_CHANNELS) -> None:
         super().__init__()
         self.conv1, self.conv2, self.conv3 = (
             nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
@@ -82,7 +78,7 @@ def ema_momentum(step: int, total_steps: int, start: float = 0.996) -> float:
 
 
 @MODELS.register_module()
-class ADLJEPA(TrainableModel):
+class ADLJEPA(VoxelPretraining):
     """AD-L-JEPA pre-training.
 
     Args:
@@ -118,24 +114,22 @@ class ADLJEPA(TrainableModel):
         variance_weight: float = 1.0,
         momentum: float = 0.996,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            point_cloud_range, voxel_size, in_channels, max_points_per_voxel, max_voxels_train, max_voxels_test
+        )
         if not 0 < mask_ratio < 1:
             raise ValueError(f"ADLJEPA: mask_ratio={mask_ratio} must lie between 0 and 1.")
         if mask_per not in ("batch", "sample"):
             raise ValueError(f'ADLJEPA: mask_per="{mask_per}" is unknown. Available: batch, sample.')
         if token_mode not in ("frozen", "learnable"):
             raise ValueError(f'ADLJEPA: token_mode="{token_mode}" is unknown. Available: frozen, learnable.')
-        self.grid = VoxelGrid.create(point_cloud_range, voxel_size)
-        self.in_channels = in_channels
-        self.max_points_per_voxel = max_points_per_voxel
-        self.max_voxels_train, self.max_voxels_test = max_voxels_train, max_voxels_test
         self.mask_ratio, self.mask_per, self.token_mode = mask_ratio, mask_per, token_mode
         self.prediction_weight, self.variance_weight, self.momentum = prediction_weight, variance_weight, momentum
 
         learnable = token_mode == "learnable"
-        self.mask_token = nn.Parameter(torch.randn(1, CHANNELS, 1, 1), requires_grad=learnable)
-        self.empty_token = nn.Parameter(torch.randn(1, CHANNELS, 1, 1), requires_grad=learnable)
-        self.context_encoder = VoxelBackBone8x(in_channels, self.grid, CHANNELS)
+        self.mask_token = nn.Parameter(torch.randn(1, BEV_CHANNELS, 1, 1), requires_grad=learnable)
+        self.empty_token = nn.Parameter(torch.randn(1, BEV_CHANNELS, 1, 1), requires_grad=learnable)
+        self.context_encoder = VoxelBackBone8x(in_channels, self.grid, BEV_CHANNELS)
         self.target_encoder = copy.deepcopy(self.context_encoder).requires_grad_(False)
         self.predictor = Predictor()
 
@@ -153,12 +147,12 @@ class ADLJEPA(TrainableModel):
         """The embeddings of both branches for given masks."""
         batch, _, y, x = voxels.coordinates.long().unbind(1)
         visible = masks.context_cells[batch, y // BEV_STRIDE, x // BEV_STRIDE]
-        context = self.context_encoder(_select(voxels, visible))
+        context = self.context_encoder(select_voxels(voxels, visible))
         context = torch.where(masks.hidden[:, None], self.mask_token, context)
         context = F.normalize(torch.where(masks.context_empty[:, None], self.empty_token, context), dim=1)
         prediction = F.normalize(self.predictor(context), dim=1)
         with torch.no_grad():
-            target = self.target_encoder(_select(voxels, ~visible))
+            target = self.target_encoder(select_voxels(voxels, ~visible))
             target = F.normalize(torch.where(masks.target_empty[:, None], self.empty_token, target), dim=1)
         return Embeddings(context, prediction, target, masks)
 
@@ -201,42 +195,6 @@ class ADLJEPA(TrainableModel):
             online: list[Tensor] = list(self.context_encoder.parameters())
             torch._foreach_mul_(target, momentum)
             torch._foreach_add_(target, online, alpha=1.0 - momentum)
-
-    def collate(self, training: bool) -> VoxelCollate:
-        """Frames to a voxelised batch, with the voxel limit of training or of evaluation."""
-        limit = self.max_voxels_train if training else self.max_voxels_test
-        return VoxelCollate(Voxelizer(self.grid, self.max_points_per_voxel, limit), self.in_channels)
-
-    @torch.no_grad()
-    def encode(self, points: PointCloud | NDArray[np.float32] | Tensor) -> Tensor:
-        """The bird's-eye-view map of one whole cloud, nothing hidden: what a detector starts from.
-
-        Args:
-            points: ``(N, in_channels)`` in the LiDAR frame, metres; intensity in 0..1.
-
-        Returns:
-            ``(1, 256, H, W)`` on the model's device, from the context encoder in evaluation mode.
-
-        Raises:
-            ValueError: if no point lies inside the range, or the channels differ from the model's.
-        """
-        if isinstance(points, Tensor):
-            points = points.detach().cpu().numpy()
-        if not isinstance(points, PointCloud):
-            channels = ("x", "y", "z", "intensity", "elongation")[: points.shape[1]]
-            points = PointCloud(np.asarray(points, dtype=np.float32), channels)
-        check_range_coverage([points.xyz], self.grid)
-        batch = self.collate(training=False)([LidarFrame("points", points)]).to(self.mask_token.device)
-        was_training = self.context_encoder.training
-        self.context_encoder.eval()
-        try:
-            return self.context_encoder(batch.voxels)  # type: ignore[no-any-return]
-        finally:
-            self.context_encoder.train(was_training)
-
-
-def _select(voxels: Voxels, keep: Tensor) -> Voxels:
-    return Voxels(voxels.features[keep], voxels.coordinates[keep], voxels.batch_size)
 
 
 def _rows(bev: Tensor, cells: Tensor) -> Tensor:

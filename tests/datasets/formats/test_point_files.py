@@ -139,9 +139,9 @@ def test_lzf_copies() -> None:
 
 
 def test_unknown_suffix_and_missing_file(tmp_path: Path) -> None:
-    (tmp_path / "a.ply").touch()
-    with pytest.raises(ValueError, match=r"\.bin, \.npy, \.pcd"):
-        read_points(tmp_path / "a.ply")
+    (tmp_path / "a.obj").touch()
+    with pytest.raises(ValueError, match=r"\.bin, \.npy, \.npz, \.pcd, \.ply, \.las, \.laz"):
+        read_points(tmp_path / "a.obj")
     with pytest.raises(FileNotFoundError, match=r"b\.bin"):
         read_points(tmp_path / "b.bin")
 

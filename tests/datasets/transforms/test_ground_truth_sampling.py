@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adperception.datasets import KITTI, Folder
+from adperception.datasets import KITTI, Folder, LidarDataset
 from adperception.datasets.object_database import ObjectDatabase, build_object_database
 from adperception.datasets.transforms import GroundTruthSampling
 from adperception.geometry import bev_collisions, count_points_in_boxes
@@ -141,6 +141,86 @@ def test_tops_up_to_the_number_wanted(database: ObjectDatabase) -> None:
         sampling.use(database)
         added = [len(sampling(frame, rng(i)).boxes) - 3 for i in range(10)]
         assert max(added) == most
+
+
+def test_without_topping_up_the_present_objects_do_not_count(database: ObjectDatabase) -> None:
+    """OpenPCDet's LIMIT_WHOLE_SCENE: False."""
+    far = np.array([[100 + 10 * i, 50, -1, 4, 2, 2, 0] for i in range(3)], dtype=np.float32)
+    frame = replace(empty_road(), boxes=Boxes3D(far, ("Car",) * 3))
+    for top_up, most in ((True, 0), (False, 1)):
+        sampling = GroundTruthSampling({"Car": 1}, top_up=top_up)
+        sampling.use(database)
+        assert max(len(sampling(frame, rng(i)).boxes) - 3 for i in range(5)) == most
+
+
+def test_the_least_number_of_points_may_differ_by_class(database: ObjectDatabase) -> None:
+    sampling = GroundTruthSampling({"Car": 1, "Pedestrian": 1}, min_points={"Car": 5, "Pedestrian": 10_000})
+    sampling.use(database)
+    names = [n for i in range(5) for n in sampling(empty_road(), rng(i)).boxes.names]
+    assert set(names) == {"Car"}
+    with pytest.raises(ValueError, match="min_points names Tram, objects names Car"):
+        GroundTruthSampling({"Car": 9}, min_points={"Tram": 5})
+
+
+def test_a_class_that_no_object_has_is_said_aloud(database: ObjectDatabase, caplog: pytest.LogCaptureFixture) -> None:
+    GroundTruthSampling({"car": 9, "Car": 1}).use(database)
+    assert [r.getMessage() for r in caplog.records] == [
+        f'GroundTruthSampling: {database.path} has no "car" (it has Car, Pedestrian): none will be pasted.'
+    ]
+
+
+def boxes_of(dataset: LidarDataset) -> set[tuple[float, ...]]:
+    return {tuple(b) for i in range(len(dataset)) for b in dataset.read(i).boxes.boxes.tolist()}
+
+
+@pytest.mark.parametrize(("subset", "frames"), [({"fraction": 0.25}, [0, 1]), ({"interval": 5}, [0, 5])])
+def test_no_object_of_a_frame_outside_the_subset_is_ever_pasted(
+    tree: Path, subset: dict[str, float], frames: list[int]
+) -> None:
+    config = dict(type="GroundTruthSampling", objects={"Car": 20, "Pedestrian": 20})
+    whole = KITTI(tree, transforms=[config])  # its database lies there already and must not be taken
+    dataset = KITTI(tree, transforms=[config], **subset)
+    allowed = boxes_of(KITTI(tree, split=[f"{i:06d}" for i in frames]))
+    assert len(allowed) == 4
+    (sampling,) = dataset.transforms
+    assert {tuple(b) for b in sampling.database.objects["box"].tolist()} == allowed
+    seen = {tuple(b) for i in range(40) for b in dataset.get(i % 2, rng(i)).boxes.boxes.tolist()}
+    assert seen == allowed
+    assert {tuple(b) for i in range(40) for b in whole.get(i % 8, rng(i)).boxes.boxes.tolist()} > allowed
+    kept = whole.transforms[0].database.path
+    with pytest.raises(ValueError, match="would bring in objects that this dataset must not know"):
+        KITTI(tree, transforms=[{**config, "database": str(kept)}], **subset)
+
+
+class Towed(LidarDataset):
+    """Any labelled dataset: no difficulties, other channels, every second frame empty, the last one unlabelled."""
+
+    labelled = True
+
+    def __init__(self, root: Path, **options: object) -> None:
+        self.root, self.split = root, None
+        super().__init__([f"drive/{i}" for i in range(5)], **options)
+        self.bind_transforms()
+
+    def read(self, index: int) -> LidarFrame:
+        boxes = np.array([[10 + 10 * index, 0, -1, 4, 2, 2, 0.1]], dtype=np.float32)
+        points = rng(index).uniform((-1, -0.5, -0.5, 0, 0), (1, 0.5, 0.5, 1, 9), (30, 5)).astype(np.float32)
+        points[:, :3] += boxes[0, :3]
+        cloud = PointCloud(points, ("x", "y", "z", "intensity", "ring"))
+        found = Boxes3D(boxes, ("Trailer",)) if index % 2 else Boxes3D.empty()
+        return LidarFrame(self.frame_ids[index], cloud, None if index == 4 else found)
+
+
+def test_any_labelled_dataset_will_do(tmp_path: Path) -> None:
+    dataset = Towed(tmp_path, transforms=[dict(type="GroundTruthSampling", objects={"Trailer": 2}, min_points=30)])
+    (folder,) = tmp_path.iterdir()
+    assert folder.name.startswith("object_database_frames_")
+    frame = dataset.get(0, rng())
+    assert frame.boxes.names == ("Trailer", "Trailer")
+    assert sorted(frame.boxes.boxes[:, 0]) == [20, 40]
+    assert len(frame.cloud) == 90
+    expected = sum(dataset.read(i).cloud.points[:, 4].sum() for i in (1, 3))
+    assert frame.cloud.points[:60, 4].sum() == pytest.approx(expected)  # pasted points come first
 
 
 def test_objects_stand_on_the_road_plane(database: ObjectDatabase) -> None:

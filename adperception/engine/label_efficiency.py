@@ -1,0 +1,225 @@
+"""Did pre-training help? Runs the cells of a label-efficiency study, one after the other, and sums them up.
+
+A finished cell has a file ``cell.json`` in its folder and is never run again; an interrupted one goes on from its
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from adperception.checkpoint.layout import newest_complete, step_directory
+from adperception.engine.checkpointing import checkpoint_root
+from adperception.engine.console import say
+from adperception.engine.label_efficiency_plan import Cell, Study, plan_cells, with_sections
+from adperception.engine.label_efficiency_report import StudyResults, collect_results, write_report
+from adperception.engine.results import describe_machine, write_json
+from adperception.engine.run import RunOptions, check_names, train
+from adperception.engine.settings import parse_settings
+from adperception.engine.stop_signals import StopSignals
+from adperception.engine.trainer import Trainer
+from adperception.registry import EVALUATIONS, PREPARATIONS, build
+
+__all__ = ["CELL_FILE", "StudyRun", "read_cell", "run_study"]
+
+CELL_FILE = "cell.json"
+
+_REMIND_SECONDS = 2.0
+
+Train = Callable[..., Trainer]
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyRun:
+    """How a study is carried out.
+
+    Attributes:
+        work_dir: where everything is written.
+        device: ``"cpu"``, ``"cuda"`` or ``None`` for cuda where there is one.
+        time_limit_minutes: after this long the running cell stops at its next step, with a checkpoint; a final
+            evaluation that has begun is finished.
+        metric: what the table compares; ``None``: the last headline metric of the detector's first evaluation.
+        command: for the results file.
+    """
+
+    work_dir: Path
+    device: str | None = None
+    time_limit_minutes: float | None = None
+    metric: str | None = None
+    command: Sequence[str] = ()
+
+
+def run_study(study: Study, run: StudyRun, train: Train = train) -> StudyResults:
+    """Run what is not done yet; write ``results.json``, ``results.md`` and ``results.png`` after every cell.
+
+    Args:
+        study: what is compared.
+        run: where and for how long.
+        train: what trains a config, for tests.
+
+    Returns:
+        The results so far.
+
+    Raises:
+        ValueError: for anything that does not fit, before the first cell where possible.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("label_efficiency runs in one process; start it without torchrun.")
+    work_dir = run.work_dir.resolve()
+    for config in (study.detector, *study.pretraining.values()):
+        check_names(parse_settings(config.values))
+    _prepare_data(study)
+    cells = plan_cells(study)
+    metric = run.metric or default_metric(study)
+    done = [cell for cell in cells if read_cell(work_dir, cell) is not None]
+    say(f"{len(cells)} cells, {len(done)} done; results in {run.work_dir}")
+    with _time_limit(run.time_limit_minutes) as is_over:
+        for number, cell in enumerate(cells, start=1):
+            if read_cell(work_dir, cell) is not None:
+                continue
+            if is_over() or not _run_cell(cell, f"cell {number} of {len(cells)}", work_dir, run, train):
+                say("stopped; the same command goes on from here")
+                break
+            write_report(_collect(study, cells, work_dir, metric, run), run.work_dir)
+    results = _collect(study, cells, work_dir, metric, run)
+    write_report(results, run.work_dir)
+    return results
+
+
+def read_cell(work_dir: Path, cell: Cell) -> dict[str, Any] | None:
+    """What a finished cell found; ``None`` if it is not finished.
+
+    Raises:
+        ValueError: if the file is damaged or belongs to another cell.
+    """
+    path = work_dir / cell.folder / CELL_FILE
+    if not path.is_file():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        key = content["key"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: is damaged ({error}). Delete it, and the cell is run again.") from error
+    if key != cell.key:
+        raise ValueError(f"{path}: belongs to the cell {key}, not {cell.key}. Delete it, and the cell is run again.")
+    return content
+
+
+def default_metric(study: Study) -> str:
+    """The last headline metric of the detector's first evaluation (KITTI: the mean over classes)."""
+    evaluation = build(EVALUATIONS, parse_settings(study.detector.values).evaluations[0])
+    if not evaluation.headline:
+        raise ValueError(
+            f"{study.detector.path}: {type(evaluation).__name__} does not say which metric matters; give --metric NAME."
+        )
+    return str(evaluation.headline[-1])
+
+
+def _run_cell(cell: Cell, number: str, work_dir: Path, run: StudyRun, train: Train) -> bool:
+    """Run or resume a cell; returns whether it is finished."""
+    folder = work_dir / cell.folder
+    config = cell.config
+    if cell.needs is not None:
+        found = read_cell(work_dir, cell.needs)
+        assert found is not None  # the plan puts pre-trainings first
+        encoder = checkpoint_root(work_dir / cell.needs.folder)
+        config = with_sections(config, init={"encoder": str(step_directory(encoder, found["steps"]))})
+    resume = newest_complete(checkpoint_root(folder), say) is not None
+    say(f"\n{number}: {cell}{' (goes on)' if resume else ''}")
+    trainer = train(config, RunOptions(folder, resume=resume, device=run.device))
+    if not trainer.is_done:
+        return False
+    write_json(folder / CELL_FILE, _describe(cell, trainer))
+    if cell.kind == "finetune":  # its weights stay; a study of sixty cells would fill the disk with optimizer states
+        shutil.rmtree(checkpoint_root(folder), ignore_errors=True)
+    return True
+
+
+def _describe(cell: Cell, trainer: Trainer) -> dict[str, Any]:
+    progress = trainer.progress
+    origin = progress.origin
+    return {
+        "key": cell.key,
+        "kind": cell.kind,
+        "init": cell.init,
+        "fraction": cell.fraction,
+        "seed": cell.seed,
+        "config": cell.config.name,
+        "steps": progress.step,
+        "effective_batch": trainer.order.effective_batch,
+        "training_frames": len(trainer.dataset),
+        "encoder_tensors": f"{origin['tensors_loaded']}/{origin['tensors_total']}" if origin else None,
+        "pretraining_key": None if cell.needs is None else cell.needs.key,
+        "metrics": dict(progress.metrics),
+        "training_seconds": round(progress.seconds, 3),
+        **describe_machine(trainer.processes.device),
+    }
+
+
+def _collect(study: Study, cells: Sequence[Cell], work_dir: Path, metric: str, run: StudyRun) -> StudyResults:
+    found = [(cell, read_cell(work_dir, cell)) for cell in cells]
+    return collect_results(
+        [content for _, content in found if content is not None],
+        planned=len(cells),
+        inits=study.inits,
+        fractions=study.fractions,
+        seeds=study.seeds,
+        metric=metric,
+        about={
+            "detector": study.detector.name,
+            "pretraining": {name: study.pretraining[name].name for name in study.inits if name in study.pretraining},
+            "budget": study.budget,
+            "subset": study.subset,
+            "seeds": study.seeds,
+            "command": list(run.command),
+        },
+    )
+
+
+def _prepare_data(study: Study) -> None:
+    """Make the data that the configs name, so that their frames can be counted."""
+    for config in (study.detector, *study.pretraining.values()):
+        prepare = parse_settings(config.values).prepare
+        if prepare is not None:
+            build(PREPARATIONS, prepare)()
+
+
+@contextmanager
+def _time_limit(minutes: float | None) -> Iterator[Callable[[], bool]]:
+    """End the run at hand by SIGTERM after ``minutes``, which stops it after its current step, with a checkpoint.
+
+    SIGINT and SIGTERM between two runs are noted as well, and passed on to a run that was just being set up and did not
+    listen yet. Yields a function: was there a signal, or is the time over?
+    """
+    end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    finished = threading.Event()
+    with StopSignals() as signals:
+
+        def is_over() -> bool:
+            return bool(signals.received) or time.monotonic() >= end
+
+        def remind() -> None:
+            left = end - time.monotonic()
+            while not finished.wait(min(left, _REMIND_SECONDS) if left > 0 else _REMIND_SECONDS):
+                left = end - time.monotonic()
+                if is_over():
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+        thread = threading.Thread(target=remind, daemon=True)
+        thread.start()
+        try:
+            yield is_over
+        finally:
+            finished.set()
+            thread.join()

@@ -1,0 +1,98 @@
+"""What SECOND, CenterPoint and their like have in common: voxels to a bird's-eye-view map, boxes to detections."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from adperception.geometry.voxelization import VoxelCollate, Voxelizer
+from adperception.models.backbones.base_bev_backbone import BaseBEVBackbone
+from adperception.models.backbones.voxel_backbone_8x import BEV_STRIDE, VoxelBackBone8x
+from adperception.models.base import DetectionModel
+from adperception.models.heads.scored_boxes import ScoredBoxes
+from adperception.structures import Detections, LidarBatch, VoxelGrid, Voxels
+
+__all__ = ["VoxelDetector"]
+
+
+class VoxelDetector(DetectionModel):
+    """Base of detectors that look at a bird's-eye-view map of a sparse 3D encoder.
+
+    Args:
+        point_cloud_range: ``(x_min, y_min, z_min, x_max, y_max, z_max)`` in metres.
+        voxel_size: ``(x, y, z)`` in metres.
+        class_names: the classes to find.
+        in_channels: channels per point.
+        max_points_per_voxel: points averaged per voxel, the first ones; ``None`` averages all.
+        max_voxels_train: voxels kept per frame in training, the first ones.
+        max_voxels_test: likewise in evaluation.
+        bev_layers: layers of each block of ``backbone_2d`` after its first.
+        bev_filters: channels of each block.
+        bev_upsample_filters: channels of each block in the stacked output.
+
+    Attributes:
+        grid: the voxel grid.
+        class_names: the classes, in the order of the outputs.
+        backbone_3d: voxels to a map ``(B, 256, H, W)``; takes the weights of a pre-trained encoder.
+        backbone_2d: that map to ``(B, C, H, W)``.
+
+    Raises:
+        ValueError: if an option is impossible or the grid does not fit the backbones.
+    """
+
+    def __init__(
+        self,
+        point_cloud_range: Sequence[float],
+        voxel_size: Sequence[float],
+        class_names: Sequence[str],
+        in_channels: int,
+        max_points_per_voxel: int | None,
+        max_voxels_train: int,
+        max_voxels_test: int,
+        bev_layers: Sequence[int],
+        bev_filters: Sequence[int],
+        bev_upsample_filters: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.grid = VoxelGrid.create(point_cloud_range, voxel_size)
+        self.class_names = tuple(class_names)
+        self.in_channels = in_channels
+        self.max_points_per_voxel = max_points_per_voxel
+        self.max_voxels_train, self.max_voxels_test = max_voxels_train, max_voxels_test
+        self.backbone_3d = VoxelBackBone8x(in_channels, self.grid)
+        self.backbone_2d = BaseBEVBackbone(self.backbone_3d.bev_channels, bev_layers, bev_filters, bev_upsample_filters)
+        for axis, cells in zip("yx", self.backbone_3d.bev_shape, strict=True):
+            if cells % self.backbone_2d.stride:
+                step = BEV_STRIDE * self.backbone_2d.stride
+                raise ValueError(
+                    f"{type(self).__name__}: {cells * BEV_STRIDE} voxels along {axis} are not a multiple of {step}, "
+                    f"which {len(bev_filters)} blocks of backbone_2d need. Change point_cloud_range along {axis}."
+                )
+
+    def bev_features(self, voxels: Voxels) -> Tensor:
+        """``(B, C, H, W)`` the map that the head looks at."""
+        # The encoder's map is channels-last. Batch normalisation on CPUs adds up such maps with errors fifty times as
+        # large as of plain ones (7e-5 of the output of backbone_2d instead of 1.5e-6), and the speed is about the same.
+        return self.backbone_2d(self.backbone_3d(voxels).contiguous())  # type: ignore[no-any-return]
+
+    @abstractmethod
+    def detect(self, voxels: Voxels) -> list[ScoredBoxes]:
+        """The objects of each frame as tensors, best first."""
+
+    @torch.no_grad()
+    def predict(self, batch: LidarBatch) -> list[Detections]:
+        """The objects found in each frame, best first; none in a frame without a voxel."""
+        voxels = batch.voxels
+        occupied = torch.bincount(voxels.coordinates[:, 0].long(), minlength=voxels.batch_size).tolist()
+        return [
+            found.to_detections(self.class_names) if count else Detections.empty()
+            for found, count in zip(self.detect(voxels), occupied, strict=True)
+        ]
+
+    def collate(self, training: bool) -> VoxelCollate:
+        """Frames to a voxelised batch, with the voxel limit of training or of evaluation."""
+        limit = self.max_voxels_train if training else self.max_voxels_test
+        return VoxelCollate(Voxelizer(self.grid, self.max_points_per_voxel, limit), self.in_channels)

@@ -1,0 +1,1 @@
+"""Detection heads: anchors, targets, losses, decoding."""

@@ -1,0 +1,19 @@
+"""SECOND learning a few frames by heart, without augmentation: does the whole pipeline work? 0.1 m voxels for a CPU."""
+
+_base_ = "second_kitti.py"
+
+model = dict(voxel_size=[0.1, 0.1, 0.1])
+train_dataset = dict(
+    split="trainval_reduced",
+    points="velodyne_reduced",  # cut to the view of camera 2 already
+    replace_empty_frames=False,
+    transforms=[
+        dict(type="RangeCrop", point_cloud_range=[0.0, -40.0, -3.0, 70.4, 40.0, 1.0]),
+        dict(type="PointShuffle"),
+    ],
+)
+val_dataset = dict(split="trainval_reduced", points="velodyne_reduced")
+train = dict(epochs=None, steps=400, batch_size=4, workers=1)
+evaluations = [dict(type="KittiAP", every_epochs=40, classes=["Car", "Pedestrian", "Cyclist"])]
+checkpoint = dict(every_epochs=None, every_steps=50, keep=2)
+log = dict(every_steps=10)

@@ -1,0 +1,49 @@
+"""Evaluate a detector: python tools/test.py CONFIG --weights W, or again from what it predicted, without the model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path, help="config with val_dataset and evaluations")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--weights", type=Path, help="checkpoint directory or .safetensors file of the detector")
+    source.add_argument("--from-predictions", type=Path, metavar="FILE", help="predictions.jsonl of an earlier run")
+    parser.add_argument("--output", type=Path, help="folder for results (default: work_dirs/<config name>/test)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
+    parser.add_argument("--workers", type=int, default=0, help="data-loading processes")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. val_dataset.split=test"
+    )
+    arguments = parser.parse_args()
+    try:
+        return _test(arguments)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
+
+
+def _test(arguments: argparse.Namespace) -> int:
+    from adperception.config import load_config
+    from adperception.engine.console import show_log_messages
+    from adperception.engine.distributed import start_processes
+    from adperception.engine.evaluate import evaluate_predictions, evaluate_weights
+
+    show_log_messages(True)
+    config = load_config(arguments.config, arguments.cfg_options)
+    folder: Path = arguments.output or Path("work_dirs") / arguments.config.stem / "test"
+    if arguments.from_predictions is not None:
+        evaluate_predictions(config, arguments.from_predictions, folder)
+    else:
+        device = start_processes(arguments.device).device
+        evaluate_weights(config, arguments.weights, folder, device, arguments.workers)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
