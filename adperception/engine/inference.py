@@ -18,7 +18,7 @@ from adperception.evaluation.predictions import predict_frames
 from adperception.geometry.ground_height import estimate_ground_height
 from adperception.geometry.range_coverage import in_range
 from adperception.models.base import DetectionModel
-from adperception.structures import Boxes3D, Detections, LidarFrame, PointCloud, VoxelGrid
+from adperception.structures import Boxes3D, Detections, LidarFrame, PointCloud
 from adperception.zoo import load_model
 
 __all__ = ["Detector", "Inference", "infer"]
