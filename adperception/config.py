@@ -181,6 +181,10 @@ def _with_locations(value: Any, at: KeyPath, places: dict[KeyPath, str]) -> Any:
     return value
 
 
+_SECTIONS_TO_OPEN = ("init",)
+"""Sections that the command line may give although the file has none: what a run starts from is no part of a recipe."""
+
+
 def _override(values: LocatedDict, text: str) -> str:
     """Apply ``"a.b=value"`` in place; returns the line to echo."""
     dotted, separator, written = text.partition("=")
@@ -188,6 +192,8 @@ def _override(values: LocatedDict, text: str) -> str:
         raise ValueError(f"{COMMAND_LINE} {text}: write key=value, e.g. train.steps=20.")
     section: Any = values
     *parents, last = dotted.split(".")
+    if parents and parents[0] in _SECTIONS_TO_OPEN:
+        values.setdefault(parents[0], LocatedDict({}, {}))
     for depth, key in enumerate(parents):
         known = _children(section)
         if key not in known:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adperception.datasets.base import LidarDataset
-from adperception.geometry import RangeCoverage, count_points_in_boxes
+from adperception.geometry import RangeCoverage, count_points_in_boxes, in_range
 from adperception.structures import VoxelGrid
 
 __all__ = ["ClassReport", "DataReport", "check_dataset", "require_sane_data"]
@@ -22,6 +22,7 @@ _EXPECTED_SHARE = 0.85
 # Right boxes of KITTI hold 1.7 times the points of boxes shifted by half their height, 2.3 times those of turned ones.
 _SUSPICIOUS_GAIN = 1.4
 _ENOUGH_BOXES = 5
+_MOST_REMARKS = 20
 _Boxes = NDArray[np.float32]
 
 
@@ -79,8 +80,11 @@ class DataReport:
         points: smallest, median and largest number of points per frame.
         share_in_range: of all points, those inside the range; ``None`` if no range was given.
         classes: by class name.
-        remarks: notes of frames, one line each (NaN points, missing calibration).
+        remarks: on frames, one line each (NaN points, missing calibration, many boxes without points).
         errors: what would make a training worthless or stop it, one sentence each.
+        empty_frames: of the labelled frames, those without an object.
+        boxes_in_range: of all boxes, the share with their centre inside the range; ``None`` without range or boxes.
+        stated_points: boxes that hold as many points as the labels state, and boxes of which they state a number.
     """
 
     frames: int
@@ -90,22 +94,34 @@ class DataReport:
     classes: dict[str, ClassReport]
     remarks: tuple[str, ...]
     errors: tuple[str, ...]
+    empty_frames: int = 0
+    boxes_in_range: float | None = None
+    stated_points: tuple[int, int] = (0, 0)
 
     def table(self) -> str:
         """The report as text for people."""
         low, median, high = self.points
         lines = [
-            f"frames: {self.frames} ({self.labelled_frames} labelled)",
+            f"frames: {self.frames} ({self.labelled_frames} labelled"
+            + (f", {self.empty_frames} of these without an object)" if self.empty_frames else ")"),
             f"points per frame: {low:,} to {high:,}, median {median:,}",
         ]
         if self.share_in_range is not None:
             lines.append(f"points inside the range: {self.share_in_range:.1%}")
+        if self.boxes_in_range is not None:
+            lines.append(f"boxes with their centre inside the range: {self.boxes_in_range:.1%}")
+        same, stated = self.stated_points
+        if stated:
+            lines.append(f"boxes with as many points as the labels state: {same} of {stated}")
         if self.classes:
             lines.append(f"{'class':<16}{'boxes':>8}{'>= 1 point':>12}{'median points':>15}{'mean l x w x h (m)':>22}")
             for name, c in self.classes.items():
                 size = " x ".join(f"{v:.2f}" for v in c.mean_size)
                 lines.append(f"{name:<16}{c.boxes:>8}{c.share_with_points:>11.1%} {c.median_points:>14.0f}{size:>22}")
-        lines += [f"note: {r}" for r in self.remarks] + [f"ERROR: {e}" for e in self.errors]
+        lines += [f"note: {r}" for r in self.remarks[:_MOST_REMARKS]]
+        if len(self.remarks) > _MOST_REMARKS:
+            lines.append(f"note: ... and {len(self.remarks) - _MOST_REMARKS} more of this kind")
+        lines += [f"ERROR: {e}" for e in self.errors]
         return "\n".join(lines)
 
 
@@ -124,10 +140,11 @@ def check_dataset(dataset: LidarDataset, grid: VoxelGrid | None = None, max_fram
     held: dict[str, list[NDArray[np.int64]]] = {reading: [] for reading in ("", *_READINGS)}
     remarks, errors = [], []
     coverage = None if grid is None else RangeCoverage(grid)
-    labelled = 0
+    labelled = empty = in_range_boxes = same = stated = 0
     for index in np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)):
         try:
             frame = dataset.read(int(index))
+            told = dataset.stated_points(int(index))
         except (ValueError, OSError) as error:  # one bad file must not hide the others
             errors.append(str(error))
             continue
@@ -136,10 +153,19 @@ def check_dataset(dataset: LidarDataset, grid: VoxelGrid | None = None, max_fram
         if coverage is not None:
             coverage.add(frame.cloud.xyz)
         labelled += frame.boxes is not None
+        empty += frame.boxes is not None and not frame.boxes
         if frame.boxes:
+            own = count_points_in_boxes(frame.cloud.xyz, frame.boxes.boxes)
+            if np.count_nonzero(own == 0) > max(1, len(own) / 2):
+                remarks.append(f"{frame.frame_id}: {np.count_nonzero(own == 0)} of {len(own)} boxes hold no point.")
+            if told is not None:
+                same += int(np.count_nonzero(told == own))
+                stated += int(np.count_nonzero(told >= 0))
+            if grid is not None:
+                in_range_boxes += int(np.count_nonzero(in_range(frame.boxes.boxes, grid.point_cloud_range)))
             boxes.append(frame.boxes.boxes)
             names += frame.boxes.names
-            held[""].append(count_points_in_boxes(frame.cloud.xyz, frame.boxes.boxes))
+            held[""].append(own)
             for reading, change in _READINGS.items():
                 held[reading].append(count_points_in_boxes(frame.cloud.xyz, change(frame.boxes.boxes)))
     if coverage is not None and points:
@@ -160,6 +186,9 @@ def check_dataset(dataset: LidarDataset, grid: VoxelGrid | None = None, max_fram
         classes=classes,
         remarks=tuple(remarks),
         errors=tuple(errors),
+        empty_frames=empty,
+        boxes_in_range=in_range_boxes / len(names) if grid is not None and names else None,
+        stated_points=(same, stated),
     )
 
 

@@ -112,6 +112,10 @@ class ONCE(LidarDataset):
         boxes = self._labels.frame(index)
         return boxes if self.native_axes else Boxes3D(boxes_from_once(boxes.boxes), boxes.names)
 
+    def variant(self) -> dict[str, str]:
+        """Axes and scale of intensity."""
+        return {"native_axes": str(self.native_axes), "intensity_max": f"{self.intensity_max:g}"}
+
     def _cloud_file(self, frame_id: str) -> Path:
         sequence, _, frame = frame_id.rpartition("/")
         return self.root / "data" / sequence / "lidar_roof" / f"{frame}.bin"

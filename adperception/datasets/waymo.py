@@ -178,6 +178,22 @@ class Waymo(LidarDataset):
         hard = (labels.flags == 2) | (labels.points <= _FEW_POINTS)
         return Boxes3D(labels.boxes, labels.names).select(kept), np.where(hard, 2, 1)[kept]
 
+    def stated_points(self, index: int) -> NDArray[np.int64] | None:
+        """``(M,)`` numbers of LiDAR points that Waymo counted in the boxes of ``read``; ``None`` if unlabelled."""
+        if not self.labelled:
+            return None
+        points = self._read_labels(index).points
+        return np.asarray(points[points > 0])
+
+    def variant(self) -> dict[str, str]:
+        """Which points of the range images are used, and how."""
+        return {
+            "lasers": ",".join(map(str, self.lasers)),
+            "returns": ",".join(map(str, self.returns)),
+            "drop_no_label_zones": str(self.drop_no_label_zones),
+            "rolling_shutter": str(self.rolling_shutter),
+        }
+
     def _read_labels(self, index: int) -> WaymoBoxes:
         segment, time = self._locate(index)
         return read_boxes(self._file("lidar_box", segment), time)

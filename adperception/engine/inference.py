@@ -18,7 +18,7 @@ from adperception.evaluation.predictions import predict_frames
 from adperception.geometry.ground_height import estimate_ground_height
 from adperception.geometry.range_coverage import in_range
 from adperception.models.base import DetectionModel
-from adperception.structures import Boxes3D, Detections, LidarFrame, PointCloud, VoxelGrid
+from adperception.structures import Boxes3D, Detections, LidarFrame, PointCloud
 from adperception.zoo import load_model
 
 __all__ = ["Detector", "Inference", "infer"]
@@ -95,7 +95,7 @@ class Detector:
         metadata = read_metadata(weights)
         self.channels = _channels(metadata, int(getattr(model, "in_channels", 4)))
         self.ground_height = _ground_height(metadata)
-        self.grid: VoxelGrid = model.grid  # type: ignore[assignment]
+        self.grid = model.grid
 
     def __call__(
         self,

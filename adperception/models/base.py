@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from adperception.structures import Detections, LidarBatch
+from adperception.structures import Detections, LidarBatch, VoxelGrid
 
 __all__ = ["DetectionModel", "Losses", "TrainableModel"]
 
@@ -55,11 +55,13 @@ class DetectionModel(TrainableModel):
 
     Attributes:
         class_names: the classes it knows, in the order of its outputs.
+        grid: the voxel grid, and with it the range that it sees.
     """
 
     ENCODERS: ClassVar[Mapping[str, str]] = {"backbone_3d": "backbone_3d."}
 
     class_names: tuple[str, ...]
+    grid: VoxelGrid
 
     @abstractmethod
     def predict(self, batch: LidarBatch) -> list[Detections]:

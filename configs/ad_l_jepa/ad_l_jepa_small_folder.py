@@ -1,4 +1,4 @@
-"""AD-L-JEPA for a CPU on your own scans: any folder of unlabelled .bin, .npy or .pcd files."""
+"""AD-L-JEPA for a CPU on your own scans: any folder of .bin, .npy, .npz, .pcd, .ply or .las files."""
 
 _base_ = "./ad_l_jepa_small.py"
 

@@ -34,6 +34,7 @@ def test_run_writes_predictions_metrics_and_results(config_path, tmp_path, capsy
     assert results["initialised_from"] == "random weights"
     assert results["steps"] == trainer.progress.step == 2
     assert results["training_seconds"] > 0
+    assert len(list((work_dir / "panels").glob("detections_frame_*.png"))) == 3
     output = capsys.readouterr().out
     assert "table: recall 1.00" in output
     assert "empty_class n/a" in output
@@ -42,7 +43,7 @@ def test_run_writes_predictions_metrics_and_results(config_path, tmp_path, capsy
 
 
 def test_broken_evaluation_is_found_before_the_first_step(config_path, tmp_path):
-    config = load_config(config_path, ["evaluations=[dict(type='ToyCount', broken=True)]"])
+    config = load_config(config_path, ["evaluations.0.broken=True"])
     with pytest.raises(ValueError, match="no ground truth"):
         train(config, RunOptions(tmp_path / "run", device="cpu"))
     assert not (tmp_path / "run/checkpoints").exists()
@@ -51,7 +52,7 @@ def test_broken_evaluation_is_found_before_the_first_step(config_path, tmp_path)
 def test_initial_weights_are_recorded_and_survive_a_resume(config_path, tmp_path):
     train(load_config(config_path), RunOptions(tmp_path / "first", device="cpu"))
     weights = tmp_path / "first/weights.safetensors"
-    config = load_config(config_path, [f"init=dict(weights='{weights}')"])
+    config = load_config(config_path, [f"init.weights={weights}"])
     trainer = train(config, RunOptions(tmp_path / "second", device="cpu"))
     assert trainer.model.state_dict()["bias"] < 1
     results = json.loads((tmp_path / "second/results.json").read_text())
@@ -64,7 +65,7 @@ def test_initial_weights_are_recorded_and_survive_a_resume(config_path, tmp_path
 
 
 def test_init_needs_one_source(config_path, tmp_path):
-    config = load_config(config_path, ["init=dict(expect='all')"])
+    config = load_config(config_path, ["init.expect=all"])
     with pytest.raises(ValueError, match="exactly one of encoder and weights"):
         train(config, RunOptions(tmp_path / "run", device="cpu"))
 

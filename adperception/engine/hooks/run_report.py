@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from adperception.checkpoint.save import write_tensors
@@ -15,8 +17,12 @@ from adperception.engine.mmengine_runner import Hook
 from adperception.engine.results import write_results
 from adperception.engine.trainer import Trainer
 from adperception.evaluation.batch_norm_statistics import with_reestimated_batch_norm
+from adperception.evaluation.predictions import predict_frames
 from adperception.evaluation.pretraining_model import is_pretraining_model
 from adperception.evaluation.summary_table import PRETRAINING_ROWS, summary_table
+from adperception.models.base import DetectionModel
+from adperception.structures import LidarBatch
+from adperception.visualization.detections_bev import detections_picture
 from adperception.visualization.pretraining_panel import write_run_pictures
 from adperception.visualization.training_curves import TrainingLog, read_log, write_training_curves
 
@@ -24,6 +30,8 @@ __all__ = ["RunReport", "before_and_after"]
 
 WEIGHTS_FILE = "weights.safetensors"
 STATISTICS_BATCHES = 15
+PICTURES = 3
+SHOWN_SCORE = 0.3
 
 
 class RunReport(Hook):
@@ -69,10 +77,34 @@ class RunReport(Hook):
         return model, f"re-estimated over {STATISTICS_BATCHES} validation batches"
 
     def _pictures(self, trainer: Trainer, model: nn.Module, log_path: Path, folder: Path) -> list[Path]:
+        if self._batches is not None and isinstance(model, DetectionModel):
+            frames = draw_detections(model, self._batches, folder, trainer.processes.device)
+            return [write_training_curves(log_path, folder / "training_curves.png"), *frames]
         if self._batches is None or not is_pretraining_model(model):
             return [write_training_curves(log_path, folder / "training_curves.png")]
         device, title = trainer.processes.device, trainer.config.name
         return write_run_pictures(model, self._batches, log_path, folder, device=device, title=title)
+
+
+def draw_detections(
+    model: DetectionModel, batches: Iterable[LidarBatch], folder: Path, device: torch.device
+) -> list[Path]:
+    """Pictures of the first validation frames: what is labelled, and what the model finds with some confidence."""
+    folder.mkdir(parents=True, exist_ok=True)
+    limits = model.grid.point_cloud_range
+    written: list[Path] = []
+    for batch in batches:
+        found = predict_frames(model, [batch], device=device)
+        for number, (frame_id, detections) in enumerate(found.items()):
+            if len(written) == PICTURES:
+                return written
+            shown = detections.select(detections.scores >= SHOWN_SCORE)
+            truth = None if batch.boxes is None else batch.boxes[number]
+            name = re.sub(r"[^A-Za-z0-9_.-]+", "_", frame_id)
+            title = f"{frame_id}: scores from {SHOWN_SCORE:g}"
+            xyz = batch.points[number].cpu().numpy()
+            written.append(detections_picture(folder / f"detections_{name}.png", xyz, limits, shown, truth, title))
+    return written
 
 
 def before_and_after(log: TrainingLog) -> str:
