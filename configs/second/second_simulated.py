@@ -1,4 +1,4 @@
-"""SECOND trained on simulated frames only, evaluated on recorded ones; coarse voxels and a narrow 2D network for a CPU."""
+"""SECOND trained on simulated frames only, evaluated on recorded ones; coarse voxels and a narrow network for a CPU."""
 
 _base_ = "second_kitti.py"
 
