@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,10 @@ class ONCE(LidarDataset):
         boxes = self._labels.frame(index)
         return boxes if self.native_axes else Boxes3D(boxes_from_once(boxes.boxes), boxes.names)
 
+    def stated_points(self, index: int) -> NDArray[np.int64] | None:
+        """``(M,)`` numbers of points in the boxes as the file states them, -1 where not; ``None`` if unlabelled."""
+        return None if self._labels is None else self._labels.points(index)
+
     def variant(self) -> dict[str, str]:
         """Axes and scale of intensity."""
         return {"native_axes": str(self.native_axes), "intensity_max": f"{self.intensity_max:g}"}
@@ -164,35 +169,43 @@ def list_sequences(root: Path, split: str | Sequence[str] | None) -> list[str]:
     return read_split(path.read_text(encoding="utf-8"), str(path))
 
 
+@dataclass(frozen=True)
 class _Labels:
     """Boxes of all frames in a few arrays that data workers share."""
 
-    def __init__(
-        self,
-        names: tuple[str, ...],
-        boxes: NDArray[np.float32],
-        kinds: NDArray[np.int16],
-        ends: NDArray[np.int64],
-    ) -> None:
-        self._names, self._boxes, self._kinds, self._ends = names, boxes, kinds, ends
+    names: tuple[str, ...]
+    boxes: NDArray[np.float32]
+    kinds: NDArray[np.int16]
+    counts: NDArray[np.int64]
+    ends: NDArray[np.int64]
 
     @classmethod
     def collect(cls, frames: Mapping[str, OnceFrame], frame_ids: Sequence[str]) -> _Labels:
         """Of the frames in the order of ``frame_ids``."""
-        boxes = [np.zeros((0, 7), dtype=np.float32)]
+        boxes, counts = [np.zeros((0, 7), dtype=np.float32)], [np.zeros(0, dtype=np.int64)]
         number: dict[str, int] = {}
         kinds: list[int] = []
         ends = [0]
         for frame_id in frame_ids:
             frame = frames[frame_id]
-            if frame.boxes is not None and frame.names is not None:
+            if frame.boxes is not None and frame.names is not None and frame.points is not None:
                 boxes.append(frame.boxes)
+                counts.append(frame.points)
                 kinds += [number.setdefault(name, len(number)) for name in frame.names]
             ends.append(len(kinds))
-        return cls(tuple(number), np.concatenate(boxes), np.array(kinds, dtype=np.int16), np.array(ends))
+        return cls(
+            tuple(number), np.concatenate(boxes), np.array(kinds, np.int16), np.concatenate(counts), np.array(ends)
+        )
 
     def frame(self, index: int) -> Boxes3D:
         """The boxes of a frame, in ONCE's axes (a copy)."""
-        index = range(len(self._ends) - 1)[index]
-        mine = slice(self._ends[index], self._ends[index + 1])
-        return Boxes3D(self._boxes[mine].copy(), tuple(self._names[k] for k in self._kinds[mine]))
+        mine = self._rows(index)
+        return Boxes3D(self.boxes[mine].copy(), tuple(self.names[k] for k in self.kinds[mine]))
+
+    def points(self, index: int) -> NDArray[np.int64]:
+        """Points in the boxes of a frame, as stated."""
+        return np.asarray(self.counts[self._rows(index)])
+
+    def _rows(self, index: int) -> slice:
+        index = range(len(self.ends) - 1)[index]
+        return slice(self.ends[index], self.ends[index + 1])

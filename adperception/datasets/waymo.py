@@ -95,8 +95,7 @@ class Waymo(LidarDataset):
         interval: int = 1,
     ) -> None:
         require_pyarrow()
-        self.root, self.split = Path(root), split
-        self.directory = self.root / split
+        self.root, self.directory = Path(root), Path(root) / split
         self.lasers = tuple(_laser_number(name) for name in lasers)
         self.returns = tuple(returns)
         if not self.lasers or not self.returns or not set(self.returns) <= {1, 2}:
@@ -105,6 +104,7 @@ class Waymo(LidarDataset):
             )
         self.drop_no_label_zones, self.rolling_shutter = drop_no_label_zones, rolling_shutter
         self.segments = self._list_segments(segments)
+        self.split = split if segments is None else tuple(self.segments)
         self.labelled = labels and (self.directory / "lidar_box").is_dir()
         self._check_files()
         index = self._index_frames()

@@ -127,10 +127,22 @@ def test_data_workers_get_arrays_not_objects(tree: Path) -> None:
     assert dataset.read_boxes(-1).names == dataset.read_boxes(len(dataset) - 1).names
 
 
+def test_objects_of_other_frames_are_pasted(copy: Path) -> None:
+    sampling = dict(type="GroundTruthSampling", objects=dict(Car=40), min_points=10)
+    for native in (False, True):
+        dataset = ONCE(copy, native_axes=native, transforms=[sampling])
+        before, after = dataset.read(0), dataset.get(0, np.random.default_rng(0))
+        assert after.boxes is not None
+        pasted = after.boxes.boxes[len(before.boxes) :]
+        assert len(pasted) > 2
+        assert (count_points_in_boxes(after.cloud.xyz, pasted) >= 10).all()
+
+
 def test_boxes_and_points_agree_for_the_data_check(tree: Path) -> None:
     for native in (False, True):
         report = check_dataset(ONCE(tree, native_axes=native))
         assert report.errors == ()
+        assert report.stated_points[0] == report.stated_points[1] > 20
         assert report.classes["Car"].share_with_points == 1
 
 

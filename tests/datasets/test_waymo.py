@@ -224,6 +224,24 @@ def test_it_is_a_dataset_that_configs_can_name(drives: Path) -> None:
     assert len(frame.cloud) == len(dataset.read(1).cloud)
 
 
+def test_objects_of_other_frames_are_pasted(copy: Path) -> None:
+    sampling = dict(type="GroundTruthSampling", objects=dict(Vehicle=60), min_points=20)
+    dataset = Waymo(copy, segments=[segment_name(5, 0)], transforms=[sampling])
+    before, after = dataset.read(0), dataset.get(0, np.random.default_rng(0))
+    assert before.boxes is not None
+    assert after.boxes is not None
+    assert len(after.boxes) > before.boxes.names.count("Vehicle")
+    assert after.cloud.channels == before.cloud.channels
+    pasted = after.boxes.boxes[len(before.boxes) :]
+    assert (count_points_in_boxes(after.cloud.xyz, pasted) >= 20).all()
+
+
+def test_the_points_that_the_labels_state_are_found(drives: Path) -> None:
+    same, stated = check_dataset(Waymo(drives)).stated_points
+    assert stated > 50
+    assert same > 0.95 * stated
+
+
 def test_frames_without_objects_and_missing_classes(copy: Path) -> None:
     edit(file_of(copy, "lidar_box"), lambda t: t.slice(0, 0))
     dataset = Waymo(copy)

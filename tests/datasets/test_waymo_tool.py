@@ -48,7 +48,7 @@ def test_check_names_every_damaged_file_and_goes_on(copy: Path, capsys: pytest.C
     out = capsys.readouterr().out
     assert f"ERROR: {first}: not a readable Parquet file" in out
     assert f"ERROR: {labels} has labels of 2 frames without a range image" in out
-    assert "frames: 2 (2 labelled)" in out
+    assert "frames: 2 (2 labelled, 2 of these without an object)" in out
     (copy / "training/vehicle_pose" / second.name).unlink()
     assert waymo.main(["check", str(copy)]) == 1
     assert f"vehicle_pose lacks 1 segments (first: {second.name})" in capsys.readouterr().out

@@ -32,11 +32,13 @@ class OnceFrame:
         frame_id: name of the cloud's file.
         names: class names of the labelled objects; ``None`` for a frame that was not annotated.
         boxes: ``(M, 7)`` float32 x, y, z, length, width, height, yaw in ONCE's axes; ``None`` as ``names``.
+        points: ``(M,)`` points in the boxes as the file states them, -1 where it does not; ``None`` as ``names``.
     """
 
     frame_id: str
     names: tuple[str, ...] | None = None
     boxes: NDArray[np.float32] | None = None
+    points: NDArray[np.int64] | None = None
 
 
 def read_sequence(path: Path) -> list[OnceFrame]:
@@ -100,7 +102,11 @@ def _frame(path: Path, number: int, frame: Any) -> OnceFrame:
             f"{path}: frame {frame_id}: annos must hold as many names as boxes_3d, but there are "
             f"{'no' if names is None else len(names)} names and {'no' if boxes is None else len(boxes)} boxes."
         )
-    return OnceFrame(frame_id, tuple(str(name) for name in names), _boxes(path, frame_id, boxes))
+    points = annotations.get("num_points_in_gt")
+    if points is None or len(points) != len(names):  # they are only compared by the data check
+        points = [-1] * len(names)
+    counts = np.array(points, dtype=np.int64)
+    return OnceFrame(frame_id, tuple(str(name) for name in names), _boxes(path, frame_id, boxes), counts)
 
 
 def _boxes(path: Path, frame_id: str, boxes: Sequence[Sequence[float]]) -> NDArray[np.float32]:

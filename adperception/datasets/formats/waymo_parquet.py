@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adperception.datasets.formats.optional import import_extra
 from adperception.datasets.formats.waymo_range_image import LaserCalibration
 
 __all__ = [
@@ -89,10 +90,7 @@ class WaymoBoxes:
 
 def require_pyarrow() -> None:
     """Raise an ImportError that names the fix if Parquet cannot be read."""
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError as error:
-        raise ImportError('Parquet files need pyarrow. Install it with: pip install "adperception[parquet]"') from error
+    import_extra("pyarrow.parquet", "parquet", "Parquet files")
 
 
 def frame_times(path: Path) -> NDArray[np.int64]:

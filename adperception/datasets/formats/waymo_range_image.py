@@ -20,7 +20,7 @@ __all__ = [
     "LaserCalibration",
     "pose_angles",
     "range_image_to_points",
-    "rotation_from_angles",
+    "rotate_by_angles",
 ]
 
 Array = NDArray[np.float64]
@@ -123,25 +123,25 @@ def range_image_to_points(
 
 def _to_frame(xyz: Array, poses: Array, frame_pose: Array) -> Array:
     """Points from the vehicle's frame at each pixel's time, through the world, to that of the frame."""
-    world = np.einsum("nij,nj->ni", rotation_from_angles(poses[:, :3]), xyz)
+    world = rotate_by_angles(xyz, poses[:, :3])
     # Differences of world coordinates first: they are small, the coordinates are not.
     world += poses[:, 3:] - frame_pose[:3, 3]
     return np.asarray(world @ frame_pose[:3, :3])
 
 
-def rotation_from_angles(angles: Array) -> Array:
-    """``(..., 3, 3)`` rotation of ``(..., 3)`` roll, pitch, yaw in radians: yaw (z), then pitch (y), then roll (x)."""
-    (cr, cp, cy), (sr, sp, sy) = np.moveaxis(np.cos(angles), -1, 0), np.moveaxis(np.sin(angles), -1, 0)
-    rows = [
-        [cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
-        [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
-        [-sp, cp * sr, cp * cr],
-    ]
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+def rotate_by_angles(xyz: Array, angles: Array) -> Array:
+    """``(N, 3)`` positions turned by ``(N, 3)`` roll, pitch, yaw (radians): about x, then about y, then about z."""
+    (x, y, z), (roll, pitch, yaw) = xyz.T, angles.T
+    cos, sin = np.cos(roll), np.sin(roll)
+    y, z = cos * y - sin * z, sin * y + cos * z
+    cos, sin = np.cos(pitch), np.sin(pitch)
+    x, z = cos * x + sin * z, cos * z - sin * x
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    return np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=1)
 
 
 def pose_angles(pose: Array) -> Array:
-    """``(6,)`` roll, pitch, yaw, x, y, z of a ``(4, 4)`` pose: the inverse of ``rotation_from_angles``."""
+    """``(6,)`` roll, pitch, yaw, x, y, z of a ``(4, 4)`` pose: see ``rotate_by_angles``."""
     roll = np.arctan2(pose[2, 1], pose[2, 2])
     pitch = -np.arcsin(np.clip(pose[2, 0], -1, 1))
     yaw = np.arctan2(pose[1, 0], pose[0, 0])

@@ -22,12 +22,13 @@ def test_frames_are_sorted_and_empty_is_not_unlabelled(tmp_path: Path) -> None:
         tmp_path,
         {"frame_id": "30"},
         {"frame_id": "20", "annos": {"names": [], "boxes_3d": []}},
-        {"frame_id": "10", "annos": {"names": ["Car"], "boxes_3d": [CAR]}},
+        {"frame_id": "10", "annos": {"names": ["Car"], "boxes_3d": [CAR], "num_points_in_gt": [17]}},
         {"frame_id": "40", "annos": {"name": ["Bus"], "boxes_3d": [CAR]}},  # as the documentation writes it
     )
     first, second, third, fourth = read_sequence(path)
     assert [f.frame_id for f in (first, second, third, fourth)] == ["10", "20", "30", "40"]
     assert first.names == ("Car",)
+    assert (first.points.tolist(), fourth.points.tolist()) == ([17], [-1])
     np.testing.assert_allclose(first.boxes, [CAR])
     assert second.names == ()
     assert second.boxes is not None

@@ -7,7 +7,7 @@ from adperception.datasets.formats.waymo_range_image import (
     LaserCalibration,
     pose_angles,
     range_image_to_points,
-    rotation_from_angles,
+    rotate_by_angles,
 )
 
 
@@ -23,7 +23,8 @@ Three = tuple[float, float, float]
 
 def pose(angles: Three = (0, 0, 0), position: Three = (0, 0, 0)) -> np.ndarray:
     out = np.eye(4)
-    out[:3, :3], out[:3, 3] = rotation_from_angles(np.array(angles, dtype=float)), position
+    out[:3, :3] = rotate_by_angles(np.eye(3), np.tile(np.array(angles, dtype=float), (3, 1))).T
+    out[:3, 3] = position
     return out
 
 
@@ -91,8 +92,11 @@ def test_pixel_poses_carry_points_through_the_world_into_the_frame() -> None:
 def test_angles_are_yaw_then_pitch_then_roll() -> None:
     quarter = np.pi / 2
     # A vehicle that turned left by 90 degrees and then lifts its nose (negative pitch) points +x to world (0, c, s).
-    matrix = rotation_from_angles(np.array([0, -0.3, quarter]))
-    np.testing.assert_allclose(matrix @ [1, 0, 0], [0, np.cos(0.3), np.sin(0.3)], atol=1e-12)
+    nose = rotate_by_angles(np.array([[1.0, 0, 0]]), np.array([[0, -0.3, quarter]]))
+    np.testing.assert_allclose(nose, [[0, np.cos(0.3), np.sin(0.3)]], atol=1e-12)
+    # Rolled by 90 degrees (left side up) before: +y points up, whatever pitch does later to +x.
+    side = rotate_by_angles(np.array([[0, 1.0, 0]]), np.array([[quarter, -0.3, quarter]]))
+    np.testing.assert_allclose(side, [[0, -np.sin(0.3), np.cos(0.3)]], atol=1e-12)
     angles = np.random.default_rng(1).uniform(-1, 1, (20, 3))
     back = [pose_angles(pose(tuple(a)))[:3] for a in angles]
     np.testing.assert_allclose(back, angles, atol=1e-12)
