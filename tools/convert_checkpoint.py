@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _LIBRARIES = ["openpcdet", "mmdetection3d", "ad_l_jepa"]
 
 
-def main() -> int:
+def main(options: Sequence[str] | None = None) -> int:
     """Parse the command line and convert."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
@@ -38,7 +39,7 @@ def main() -> int:
     parser.add_argument("--classes", nargs="+", default=[], help="mmdetection3d: the file's classes in order")
     parser.add_argument("--direction-offset", type=float, help="mmdetection3d: dir_offset of the file's config")
     parser.add_argument("--global-step", type=int, default=0, help="optimizer steps to note, with --to")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(options)
     try:
         print(_to_foreign(arguments) if arguments.to_library else _to_ours(arguments))
     except (ValueError, OSError) as error:

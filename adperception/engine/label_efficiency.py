@@ -1,7 +1,8 @@
 """Did pre-training help? Runs the cells of a label-efficiency study, one after the other, and sums them up.
 
 A finished cell has a file ``cell.json`` in its folder and is never run again; an interrupted one goes on from its
-checkpoint.
+checkpoint. The same command may be started several times at once, for several cores or GPUs: each start takes cells
+that no other one holds.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 from adperception.checkpoint.layout import newest_complete, step_directory
 from adperception.engine.checkpointing import checkpoint_root
+from adperception.engine.claims import claimed
 from adperception.engine.console import say
 from adperception.engine.label_efficiency_plan import Cell, Study, plan_cells, with_sections
 from adperception.engine.label_efficiency_report import StudyResults, collect_results, write_report
@@ -36,6 +38,7 @@ __all__ = ["CELL_FILE", "StudyRun", "read_cell", "run_study"]
 CELL_FILE = "cell.json"
 
 _REMIND_SECONDS = 2.0
+_POLL_SECONDS = 5.0
 
 Train = Callable[..., Trainer]
 
@@ -85,16 +88,35 @@ def run_study(study: Study, run: StudyRun, train: Train = train) -> StudyResults
     done = [cell for cell in cells if read_cell(work_dir, cell) is not None]
     say(f"{len(cells)} cells, {len(done)} done; results in {run.work_dir}")
     with _time_limit(run.time_limit_minutes) as is_over:
-        for number, cell in enumerate(cells, start=1):
-            if read_cell(work_dir, cell) is not None:
-                continue
-            if is_over() or not _run_cell(cell, f"cell {number} of {len(cells)}", work_dir, run, train):
+        while not all(read_cell(work_dir, cell) is not None for cell in cells):
+            ran, finished = _run_next(cells, work_dir, run, train, is_over)
+            if not finished:
                 say("stopped; the same command goes on from here")
                 break
-            write_report(_collect(study, cells, work_dir, metric, run), run.work_dir)
+            if ran:
+                write_report(_collect(study, cells, work_dir, metric, run), run.work_dir)
+            else:
+                time.sleep(_POLL_SECONDS)
     results = _collect(study, cells, work_dir, metric, run)
     write_report(results, run.work_dir)
     return results
+
+
+def _run_next(
+    cells: Sequence[Cell], work_dir: Path, run: StudyRun, train: Train, is_over: Callable[[], bool]
+) -> tuple[bool, bool]:
+    """Run the first cell that is not done, ready, and in nobody else's hands; whether one was run, and to its end."""
+    for number, cell in enumerate(cells, start=1):
+        if is_over():
+            return False, False
+        ready = cell.needs is None or read_cell(work_dir, cell.needs) is not None
+        if not ready or read_cell(work_dir, cell) is not None:
+            continue
+        with claimed(work_dir / cell.folder) as mine:
+            # It may have been finished between the look and the claim.
+            if mine and read_cell(work_dir, cell) is None:
+                return True, _run_cell(cell, f"cell {number} of {len(cells)}", work_dir, run, train)
+    return False, not is_over()
 
 
 def read_cell(work_dir: Path, cell: Cell) -> dict[str, Any] | None:

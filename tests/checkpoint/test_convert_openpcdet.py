@@ -13,6 +13,7 @@ from adperception.checkpoint.encoder import load_encoder
 from adperception.checkpoint.layout import CheckpointError
 from adperception.checkpoint.save import write_tensors
 from adperception.models.detectors.centerpoint import CenterPoint
+from adperception.models.detectors.pv_rcnn import PVRCNN
 from adperception.models.detectors.second import SECOND
 from adperception.models.pretrain.ad_l_jepa import ADLJEPA
 from adperception.structures import Voxels
@@ -61,6 +62,16 @@ def test_ours_to_openpcdet_and_back_is_bit_equal(golden: Path, tmp_path: Path, f
     assert (back.step, back.layout) == (7, layout)
     assert back.state.keys() == ours.keys()
     assert all(torch.equal(back.state[k], v) and back.state[k].dtype == v.dtype for k, v in ours.items())
+
+
+def test_pv_rcnn_of_two_stages_there_and_back(tmp_path: Path) -> None:
+    state = PVRCNN((0.0, -6.4, -3.0, 12.8, 6.4, 1.0), (0.1, 0.1, 0.1), CLASSES).state_dict()
+    write_foreign(tmp_path / "theirs.pth", "openpcdet", state)
+    theirs = torch.load(tmp_path / "theirs.pth", weights_only=True)["model_state"]
+    assert {key.split(".")[0] for key in theirs} >= {"pfe", "point_head", "roi_head", "global_step"}
+    back = read_foreign(tmp_path / "theirs.pth").state
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[k], v) for k, v in state.items())
 
 
 def test_ad_l_jepa_release_to_a_second_backbone(tmp_path: Path) -> None:

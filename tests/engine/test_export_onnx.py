@@ -37,6 +37,7 @@ SMALL = {
 }
 CONFIGS = {
     "SECOND": {"classes": [c | dict(matched_iou=0.6, unmatched_iou=0.4) for c in ANCHORS], "nms_iou": 0.01},
+    "PVRCNN": {"classes": [c | dict(matched_iou=0.6, unmatched_iou=0.4) for c in ANCHORS], "keypoints": 16},
     "CenterPoint": {"classes": ["Car", "Cyclist"], "nms_iou": 0.7, "top_k": 300},
 }
 
@@ -100,6 +101,13 @@ def test_exported_file_and_documented_decoding_give_the_models_predictions(
     assert [model.class_names[label] for label in labels] == list(expected.boxes.names)
     np.testing.assert_allclose(scores, expected.scores, atol=1e-5)
     np.testing.assert_allclose(boxes, expected.boxes.boxes, atol=1e-3)
+
+
+def test_first_stage_of_pv_rcnn(tmp_path: Path) -> None:
+    report = export_dense_part(detector("PVRCNN"), tmp_path / "dense.onnx")
+    assert set(report.output_shapes) == {"classes", "boxes", "directions"}
+    assert report.sparse_convolutions == 12
+    assert "not in the file: pfe, point_head, roi_head. They work on points" in report.text("pv_rcnn")
 
 
 def test_a_file_that_computes_something_else_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

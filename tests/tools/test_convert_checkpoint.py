@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -17,15 +17,28 @@ from adperception.structures import VoxelGrid
 from adperception.zoo import create_model, load_model
 
 MODEL = "ad_l_jepa_small"
+Convert = Callable[..., "Done"]
 
 
-def convert(repository: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "tools/convert_checkpoint.py", *map(str, arguments), "--model", MODEL]
-    return subprocess.run(command, capture_output=True, text=True, cwd=repository)
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def convert(tool: Callable[[str], Callable[[list[str]], int]], capsys: pytest.CaptureFixture[str]) -> Convert:
+    """Runs tools/convert_checkpoint.py in this process."""
+
+    def run(*arguments: str | Path) -> Done:
+        code = tool("convert_checkpoint")([str(a) for a in arguments])
+        return Done(code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.mark.parametrize("layout", ["KRSC", "RSKC", "RSCK"])
-def test_released_checkpoint_of_every_layout_and_back(repository: Path, tmp_path: Path, layout: str) -> None:
+def test_released_checkpoint_of_every_layout_and_back(convert: Convert, tmp_path: Path, layout: str) -> None:
     """Layouts that look alike where input and output channels are equal are told apart by the last convolution."""
     inverse = {"KRSC": (0, 1, 2, 3, 4), "RSKC": (1, 2, 3, 0, 4), "RSCK": (1, 2, 3, 4, 0)}[layout]
     original = create_model(MODEL).state_dict()
@@ -34,44 +47,42 @@ def test_released_checkpoint_of_every_layout_and_back(repository: Path, tmp_path
     }
     torch.save({"model_state": theirs, "epoch": 30, "version": "pcdet+0.5.2"}, tmp_path / "released.pth")
     ours = tmp_path / "ours.safetensors"
-    done = convert(repository, tmp_path / "released.pth", ours)
+    done = convert(tmp_path / "released.pth", ours, "--model", MODEL)
     assert done.returncode == 0, done.stderr
     assert f"167 tensors, kernel layout {layout} -> KRSC, step 6960" in done.stdout
     loaded = create_model(MODEL, ours).state_dict()
     assert all(torch.equal(loaded[k], v) for k, v in original.items())
     assert read_metadata(ours)["model_config"]["type"] == "ADLJEPA"
     if layout == "KRSC":
-        back = convert(repository, ours, tmp_path / "back.pth", "--to", "ad_l_jepa", "--global-step", "6960")
+        back = convert(ours, tmp_path / "back.pth", "--to", "ad_l_jepa", "--global-step", "6960")
         assert back.returncode == 0, back.stderr
         returned = torch.load(tmp_path / "back.pth", weights_only=True)["model_state"]
         assert set(returned) == set(theirs)
         assert all(torch.equal(returned[k], v) for k, v in theirs.items())
 
 
-def test_other_checkpoints_are_named(repository: Path, tmp_path: Path) -> None:
+def test_other_checkpoints_are_named(convert: Convert, tmp_path: Path) -> None:
     torch.save({"model_state": {"dense_head.weight": torch.zeros(1)}}, tmp_path / "detector.pth")
-    done = convert(repository, tmp_path / "detector.pth", tmp_path / "ours.safetensors")
+    done = convert(tmp_path / "detector.pth", tmp_path / "ours.safetensors", "--model", MODEL)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {tmp_path / 'detector.pth'}: its tensor names are of no library that can")
 
 
-def test_the_command_of_the_error_message_works_and_a_pair_proves_the_result(repository: Path, tmp_path: Path) -> None:
+def test_the_command_of_the_error_message_works_and_a_pair_proves_the_result(convert: Convert, tmp_path: Path) -> None:
     """A detector of OpenPCDet without --model: what comes out starts another detector's encoder."""
     grid = VoxelGrid((0.0, 0.0, 0.0, 1.6, 1.6, 4.0), (0.1, 0.1, 0.1))
     encoder = VoxelBackBone8x(4, grid)
     state = from_krsc({f"backbone_3d.{k}": v for k, v in encoder.state_dict().items()}, "RSCK")
     torch.save({"model_state": state}, tmp_path / "second.pth")
     write_encoder_check(tmp_path / "pair.npz", encoder.state_dict())
-    command = [sys.executable, "tools/convert_checkpoint.py", "--from", "openpcdet", str(tmp_path / "second.pth")]
-    done = subprocess.run(
-        [*command, "--verify", str(tmp_path / "pair.npz")], capture_output=True, text=True, cwd=repository
-    )
+    command = ["--from", "openpcdet", tmp_path / "second.pth"]
+    done = convert(*command, "--verify", tmp_path / "pair.npz")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == f"wrote {tmp_path / 'second.safetensors'}: 72 tensors, kernel layout RSCK -> KRSC, step None"
     assert "kernel layout inferred from shapes, verified: the encoder's output differs by" in lines[1]
     assert "no model can be built from it alone" in lines[2]
-    again = subprocess.run(command, capture_output=True, text=True, cwd=repository)
+    again = convert(*command)
     assert again.returncode == 1
     assert "second.safetensors exists already" in again.stderr
     metadata = read_metadata(tmp_path / "second.safetensors")

@@ -9,6 +9,7 @@ Shape legend: B batch, D0 x H0 x W0 the sparse grid (z, y, x), H = H0 / 8, W = W
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -22,12 +23,30 @@ from adperception.sparse import (
 )
 from adperception.structures import VoxelGrid, Voxels
 
-__all__ = ["BEV_STRIDE", "VoxelBackBone8x", "bev_layers"]
+__all__ = ["BEV_STRIDE", "STAGE_CHANNELS", "STAGE_STRIDES", "BackboneStages", "VoxelBackBone8x", "bev_layers"]
 
 BEV_STRIDE = 8
 """Voxels per bird's-eye-view cell along x and y."""
 
 OUT_CHANNELS = 128
+
+STAGE_CHANNELS = (16, 32, 64, 64)
+"""Channels that ``conv1`` to ``conv4`` give."""
+
+STAGE_STRIDES = (1, 2, 4, 8)
+"""Input voxels per site of ``conv1`` to ``conv4`` along each axis."""
+
+
+class BackboneStages(NamedTuple):
+    """Everything that detectors look at.
+
+    Attributes:
+        sites: what ``conv1`` to ``conv4`` give: sparse tensors of ``STAGE_CHANNELS`` at ``STAGE_STRIDES``.
+        bev: ``(B, 256, H, W)`` the map.
+    """
+
+    sites: tuple[SparseTensor, ...]
+    bev: Tensor
 
 
 def _sub(in_channels: int, out_channels: int, key: str) -> SparseSequential:
@@ -92,6 +111,16 @@ class VoxelBackBone8x(nn.Module):
         for stage in (self.conv_input, self.conv1, self.conv2, self.conv3, self.conv4, self.conv_out):
             x = stage(x)
         return x.dense().flatten(1, 2)
+
+    def stages(self, voxels: Voxels) -> BackboneStages:
+        """The same map, and the sparse tensors that it was made from."""
+        x = SparseTensor(voxels.features, voxels.coordinates, self.grid.sparse_shape, voxels.batch_size)
+        x = self.conv_input(x)
+        sites = []
+        for stage in (self.conv1, self.conv2, self.conv3, self.conv4):
+            x = stage(x)
+            sites.append(x)
+        return BackboneStages(tuple(sites), self.conv_out(x).dense().flatten(1, 2))
 
 
 def _check_grid(grid: VoxelGrid, bev_channels: int) -> None:

@@ -62,7 +62,7 @@ class SECOND(VoxelDetector):
         nms_pre_max: int = 4096,
         nms_post_max: int = 500,
     ) -> None:
-        anchor_classes = parse_anchor_classes("SECOND", classes)
+        anchor_classes = parse_anchor_classes(type(self).__name__, classes)
         super().__init__(
             point_cloud_range,
             voxel_size,

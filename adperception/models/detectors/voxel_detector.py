@@ -85,11 +85,14 @@ class VoxelDetector(DetectionModel):
     @torch.no_grad()
     def predict(self, batch: LidarBatch) -> list[Detections]:
         """The objects found in each frame, best first; none in a frame without a voxel."""
-        voxels = batch.voxels
+        return self.to_detections(self.detect(batch.voxels), batch.voxels)
+
+    def to_detections(self, found: Sequence[ScoredBoxes], voxels: Voxels) -> list[Detections]:
+        """Each frame's boxes with class names, on the CPU; none where the frame has no voxel."""
         occupied = torch.bincount(voxels.coordinates[:, 0].long(), minlength=voxels.batch_size).tolist()
         return [
-            found.to_detections(self.class_names) if count else Detections.empty()
-            for found, count in zip(self.detect(voxels), occupied, strict=True)
+            boxes.to_detections(self.class_names) if count else Detections.empty()
+            for boxes, count in zip(found, occupied, strict=True)
         ]
 
     def collate(self, training: bool) -> VoxelCollate:

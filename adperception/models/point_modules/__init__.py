@@ -1,0 +1,1 @@
+"""Networks on points: features of keypoints and of places inside boxes, gathered from what lies around them."""
