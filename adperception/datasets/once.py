@@ -121,10 +121,6 @@ class ONCE(LidarDataset):
         """Axes and scale of intensity."""
         return {"native_axes": str(self.native_axes), "intensity_max": f"{self.intensity_max:g}"}
 
-    def database_name(self) -> str:
-        """Objects in ONCE's own axes have a database of their own."""
-        return "object_database_native_axes" if self.native_axes else "object_database"
-
     def _cloud_file(self, frame_id: str) -> Path:
         sequence, _, frame = frame_id.rpartition("/")
         return self.root / "data" / sequence / "lidar_roof" / f"{frame}.bin"
