@@ -18,7 +18,7 @@ train_dataset = dict(
     ],
 )
 val_dataset = dict(split="trainval_reduced", points="velodyne_reduced")
-train = dict(epochs=None, steps=1200, batch_size=4, workers=1)
+train = dict(epochs=None, steps=1200, batch_size=4, workers=1, batch_norm_statistics="re-estimated")
 evaluations = [dict(type="KittiAP", every_epochs=1000, classes=["Car", "Pedestrian", "Cyclist"])]
 checkpoint = dict(every_epochs=None, every_steps=100, keep=2)
 log = dict(every_steps=10)
