@@ -170,10 +170,10 @@ def _check_direction(offset: float | None, own: float) -> None:
     if abs(offset - own) > 1e-3:
         raise CheckpointError(
             f"bbox_head.conv_dir_cls: this file's direction bins begin at {math.degrees(offset):.0f} degrees "
-            f"(dir_offset={offset:.4g}), the model's at {math.degrees(own):.0f}; which bin a heading lies in depends on "
-            f"the box, so the weights cannot be rewritten. Give a config whose model has direction_offset={offset:.4f} "
-            "with --model; or --part encoder takes the encoder alone; if the file was trained with another dir_offset "
-            "than it says, say so with --direction-offset."
+            f"(dir_offset={offset:.4g}), the model's at {math.degrees(own):.0f}; which bin a heading lies in depends "
+            "on the box, so the weights cannot be rewritten. Give --model a config with "
+            f"model.direction_offset={offset:.4f}; or --part encoder takes the encoder alone; if the file was trained "
+            "with another dir_offset than it says, say so with --direction-offset."
         )
 
 

@@ -87,8 +87,8 @@ class PVRCNN(SECOND):
         nms_iou: of two boxes that overlap by more than this, seen from above, the better is given.
         nms_pre_max: boxes that are compared, the best ones.
         nms_post_max: boxes that are given at most.
-        direction_offset: where the first of the two direction bins begins, radians. Weights only make sense with the one
-            that they were trained with: 0.78539 in OpenPCDet, -1.5708 in mmdetection3d.
+        direction_offset: where the first of the two direction bins begins, radians. Weights make sense only with the
+            one that they were trained with: by default 0.78539 in OpenPCDet, -pi/2 in mmdetection3d.
     """
 
     def __init__(
