@@ -48,8 +48,10 @@ def test_no_shared_library_of_a_default_import_needs_libgl() -> None:
 
 def test_wheel_works_in_an_empty_environment(repository: Path, tmp_path: Path) -> None:
     """Built, installed away from the checkout: the configs travel with it, so that the zoo works."""
+    # A checkout in PYTHONPATH would come before the wheel.
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(repository)]
-    subprocess.run(build, check=True, capture_output=True)
+    subprocess.run(build, env=variables, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "adperception/configs/ad_l_jepa/ad_l_jepa_kitti.py" in names
@@ -58,7 +60,8 @@ def test_wheel_works_in_an_empty_environment(repository: Path, tmp_path: Path) -
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=True)
     python = environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", wheel], check=True, capture_output=True)
+    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", wheel]
+    subprocess.run(install, env=variables, check=True, capture_output=True)
     # The dependencies of this environment, without this environment's copy of the package.
     site = next(p for p in sys.path if p.endswith("site-packages"))
     code = (
@@ -66,7 +69,7 @@ def test_wheel_works_in_an_empty_environment(repository: Path, tmp_path: Path) -
         "import adperception; from adperception.zoo import create_model, list_models\n"
         "print(adperception.__file__); print(list_models('*kitti*')); print(type(create_model('ad_l_jepa_kitti')))"
     )
-    result = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    result = subprocess.run([python, "-c", code], env=variables, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert str(environment) in result.stdout
     assert "ADLJEPA" in result.stdout

@@ -67,6 +67,7 @@ def _to_ours(arguments: argparse.Namespace) -> str:
         classes=arguments.classes,
         own_classes=getattr(model, "class_names", ()) or arguments.classes,
         direction_offset=arguments.direction_offset,
+        own_direction_offset=_direction_offset(model),
     )
     verified = "" if arguments.verify is None else f"{verify_encoder(arguments.verify, converted.encoder()):.1e}"
     metadata = {
@@ -117,16 +118,30 @@ def _to_foreign(arguments: argparse.Namespace) -> str:
         encoder = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         write_encoder_check(_free(arguments.write_pair), encoder)
     names = getattr(model, "class_names", ())
+    offset = _direction_offset(model)
     count = write_foreign(
-        target, arguments.to_library, state, step=arguments.global_step, kernel_layout=layout, class_names=names
+        target,
+        arguments.to_library,
+        state,
+        step=arguments.global_step,
+        kernel_layout=layout,
+        class_names=names,
+        direction_offset=offset,
     )
     lines = [f"wrote {target}: {count} tensors, kernel layout {layout}"]
     if arguments.to_library == "mmdetection3d" and names:
         lines.append(
             f"their config needs classes in the order {', '.join(names)}, our anchor sizes and bottoms, and for an "
-            "anchor head dir_offset=0.78539, dir_limit_offset=0 and rotations=[0, 1.57]"
+            f"anchor head dir_offset={offset:g}, dir_limit_offset=0 and rotations=[0, 1.57]"
         )
     return "\n".join(lines)
+
+
+def _direction_offset(model: object) -> float:
+    """The option of an anchor head; where there is none nobody asks for it."""
+    from adperception.models.heads.box_coder import DIRECTION_OFFSET
+
+    return getattr(model, "direction_offset", DIRECTION_OFFSET)
 
 
 def _free(path: Path) -> Path:

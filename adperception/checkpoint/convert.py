@@ -12,7 +12,6 @@ from torch import Tensor
 
 from adperception.checkpoint.convert_ad_l_jepa import from_ad_l_jepa, to_ad_l_jepa
 from adperception.checkpoint.convert_mmdetection3d import (
-    DIRECTION_OFFSET,
     direction_offset_of,
     from_mmdetection3d,
     to_mmdetection3d,
@@ -24,6 +23,7 @@ from adperception.checkpoint.layout import CheckpointError
 from adperception.checkpoint.legacy_pickle import read_pickled_checkpoint
 from adperception.checkpoint.load import read_tensors
 from adperception.models.base import DetectionModel
+from adperception.models.heads.box_coder import DIRECTION_OFFSET
 from adperception.models.pretrain.ad_l_jepa import ADLJEPA
 
 __all__ = ["LIBRARIES", "Converted", "default_layout", "read_foreign", "write_foreign"]
@@ -69,6 +69,7 @@ def read_foreign(
     classes: Sequence[str] = (),
     own_classes: Sequence[str] = (),
     direction_offset: float | None = None,
+    own_direction_offset: float = DIRECTION_OFFSET,
 ) -> Converted:
     """Read and convert a checkpoint.
 
@@ -80,6 +81,7 @@ def read_foreign(
         classes: for mmdetection3d: the file's classes in order; default: those in its metadata.
         own_classes: the order wanted here.
         direction_offset: for mmdetection3d's anchor heads: ``dir_offset``; default: the one in its metadata.
+        own_direction_offset: ``direction_offset`` of our model.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -114,7 +116,11 @@ def read_foreign(
                 classes = classes or known_classes
                 direction_offset = known_offset if direction_offset is None else direction_offset
             converted = from_mmdetection3d(
-                state, classes=classes, own_classes=own_classes, direction_offset=direction_offset
+                state,
+                classes=classes,
+                own_classes=own_classes,
+                direction_offset=direction_offset,
+                own_direction_offset=own_direction_offset,
             )
             encoders = DetectionModel.ENCODERS
         layout = kernel_layout or infer_kernel_layout(converted)
@@ -139,6 +145,7 @@ def write_foreign(
     step: int = 0,
     kernel_layout: str | None = None,
     class_names: Sequence[str] = (),
+    direction_offset: float = DIRECTION_OFFSET,
 ) -> int:
     """Write our tensors as a checkpoint of another library; returns the number of tensors.
 
@@ -149,7 +156,7 @@ def write_foreign(
     laid_out = from_krsc(cpu, kernel_layout or default_layout(library))
     if library == "mmdetection3d":
         converted = to_mmdetection3d(laid_out)
-        fragment = f"bbox_head = dict(dir_offset={DIRECTION_OFFSET}, dir_limit_offset=0)"
+        fragment = f"bbox_head = dict(dir_offset={direction_offset}, dir_limit_offset=0)"
         meta = {"dataset_meta": {"classes": list(class_names)}, "cfg": fragment, "iter": step}
         torch.save({"meta": meta, "state_dict": converted}, path)
     else:

@@ -6,9 +6,9 @@ Facts about mmdetection3d 1.0 and newer that decide what can be carried over:
   ``neck`` are the 2D network, whose padding is inside the convolutions, so that indices shift by one.
 * ``Anchor3DHead`` orders channels as anchor, then value, and anchors as class, then heading, as ours does, but with its
   own order of classes: rows are permuted. Box codes are the same.
-* Its direction classifier divides headings at ``dir_offset`` (-pi/2 unless the config says otherwise), ours at pi/4.
-  Which of two bins a heading lies in then depends on the box, so no change of weights makes up for it: such a head is
-  refused.
+* Its direction classifier divides headings at ``dir_offset`` (-pi/2 unless the config says otherwise), ours at
+  ``direction_offset`` (pi/4 unless the config says otherwise). Which of two bins a heading lies in depends on the box,
+  so no change of weights makes up for a difference: such a head is refused.
 * ``CenterHead`` has no bias before batch norm where ours has one (zero, or taken into the running mean), and puts
   sine before cosine where ours puts cosine first. Velocities have no counterpart here and are refused.
 
@@ -25,11 +25,9 @@ import torch
 from torch import Tensor
 
 from adperception.checkpoint.layout import CheckpointError
+from adperception.models.heads.box_coder import DIRECTION_OFFSET
 
-__all__ = ["DIRECTION_OFFSET", "direction_offset_of", "from_mmdetection3d", "to_mmdetection3d"]
-
-DIRECTION_OFFSET = 0.78539
-"""Where our direction bins begin, radians."""
+__all__ = ["direction_offset_of", "from_mmdetection3d", "to_mmdetection3d"]
 
 _UPSTREAM_OFFSET = -math.pi / 2
 _ANCHOR_HEADINGS = 2
@@ -42,6 +40,7 @@ def from_mmdetection3d(
     classes: Sequence[str] = (),
     own_classes: Sequence[str] = (),
     direction_offset: float | None = None,
+    own_direction_offset: float = DIRECTION_OFFSET,
 ) -> dict[str, Tensor]:
     """Convert the state dict of a ``VoxelNet`` (SECOND) or ``CenterPoint``, kernels in any layout.
 
@@ -50,6 +49,7 @@ def from_mmdetection3d(
         classes: the file's classes in their order, if it has a head.
         own_classes: the classes of our model in their order; the same names.
         direction_offset: ``dir_offset`` of the file's config, for an anchor head; ``None``: mmdetection3d's default.
+        own_direction_offset: ``direction_offset`` of our model, which has to be the same.
 
     Returns:
         Our names, float32 where floating point; sparse kernels as they were.
@@ -62,7 +62,7 @@ def from_mmdetection3d(
         name = _our_name(key)
         converted[name] = value.float() if value.is_floating_point() else value
     if "dense_head.conv_cls.weight" in converted:
-        _check_direction(direction_offset)
+        _check_direction(direction_offset, own_direction_offset)
         _reorder_anchors(converted, _class_order(classes, own_classes))
     elif any(name.startswith("dense_head.heads_list.") for name in converted):
         _reorder_center(converted, _class_order(classes, own_classes))
@@ -165,14 +165,15 @@ def _their_name(key: str) -> str:
     raise CheckpointError(f'to_mmdetection3d: "{key}" has no counterpart in mmdetection3d\'s SECOND or CenterPoint.')
 
 
-def _check_direction(offset: float | None) -> None:
+def _check_direction(offset: float | None, own: float) -> None:
     offset = _UPSTREAM_OFFSET if offset is None else offset
-    if abs(offset - DIRECTION_OFFSET) > 1e-3:
+    if abs(offset - own) > 1e-3:
         raise CheckpointError(
             f"bbox_head.conv_dir_cls: this file's direction bins begin at {math.degrees(offset):.0f} degrees "
-            f"(dir_offset={offset:.4g}), those here at 45; which bin a heading lies in depends on the box, so the "
-            "weights cannot be rewritten. --part encoder takes the encoder; if the file was trained with another "
-            "dir_offset, say so with --direction-offset."
+            f"(dir_offset={offset:.4g}), the model's at {math.degrees(own):.0f}; which bin a heading lies in depends "
+            "on the box, so the weights cannot be rewritten. Give --model a config with "
+            f"model.direction_offset={offset:.4f}; or --part encoder takes the encoder alone; if the file was trained "
+            "with another dir_offset than it says, say so with --direction-offset."
         )
 
 

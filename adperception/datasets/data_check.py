@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from adperception.datasets.base import LidarDataset
 from adperception.geometry import RangeCoverage, count_points_in_boxes, in_range
+from adperception.geometry.ground_height import estimate_ground_height
 from adperception.structures import VoxelGrid
 
 __all__ = ["ClassReport", "DataReport", "check_dataset", "require_sane_data"]
@@ -23,6 +24,7 @@ _EXPECTED_SHARE = 0.85
 _SUSPICIOUS_GAIN = 1.4
 _ENOUGH_BOXES = 5
 _MOST_REMARKS = 20
+_HEIGHT_FRAMES = 10
 _Boxes = NDArray[np.float32]
 
 
@@ -85,6 +87,8 @@ class DataReport:
         empty_frames: of the labelled frames, those without an object.
         boxes_in_range: of all boxes, the share with their centre inside the range; ``None`` without range or boxes.
         stated_points: boxes that hold as many points as the labels state, and boxes of which they state a number.
+        ground_height: z of the road in the frames as read, metres, to the centimetre: the median of up to ten frames;
+            ``None`` if it cannot be estimated in any.
     """
 
     frames: int
@@ -97,6 +101,7 @@ class DataReport:
     empty_frames: int = 0
     boxes_in_range: float | None = None
     stated_points: tuple[int, int] = (0, 0)
+    ground_height: float | None = None
 
     def table(self) -> str:
         """The report as text for people."""
@@ -108,6 +113,8 @@ class DataReport:
         ]
         if self.share_in_range is not None:
             lines.append(f"points inside the range: {self.share_in_range:.1%}")
+        if self.ground_height is not None:
+            lines.append(f"height of the road: {self.ground_height:.2f} m")
         if self.boxes_in_range is not None:
             lines.append(f"boxes with their centre inside the range: {self.boxes_in_range:.1%}")
         same, stated = self.stated_points
@@ -141,7 +148,9 @@ def check_dataset(dataset: LidarDataset, grid: VoxelGrid | None = None, max_fram
     remarks, errors = [], []
     coverage = None if grid is None else RangeCoverage(grid)
     labelled = empty = in_range_boxes = same = stated = 0
-    for index in np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)):
+    heights: list[float] = []
+    indices = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
+    for number, index in enumerate(indices):
         try:
             frame = dataset.read(int(index))
             told = dataset.stated_points(int(index))
@@ -152,6 +161,9 @@ def check_dataset(dataset: LidarDataset, grid: VoxelGrid | None = None, max_fram
         remarks += [f"{frame.frame_id}: {note}" for note in frame.notes]
         if coverage is not None:
             coverage.add(frame.cloud.xyz)
+        if number % -(-len(indices) // _HEIGHT_FRAMES) == 0:
+            height = estimate_ground_height(frame.cloud.xyz)
+            heights += [] if height is None else [height]
         labelled += frame.boxes is not None
         empty += frame.boxes is not None and not frame.boxes
         if frame.boxes:
@@ -189,6 +201,7 @@ def check_dataset(dataset: LidarDataset, grid: VoxelGrid | None = None, max_fram
         empty_frames=empty,
         boxes_in_range=in_range_boxes / len(names) if grid is not None and names else None,
         stated_points=(same, stated),
+        ground_height=round(float(np.median(heights)), 2) if heights else None,
     )
 
 

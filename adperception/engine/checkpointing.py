@@ -116,6 +116,7 @@ def describe_weights(trainer: Trainer) -> dict[str, Any]:
         "classes": list(getattr(dataset, "classes", None) or ()),
         "input_channels": getattr(trainer.model, "in_channels", None),
         "channel_names": list(getattr(dataset, "channels", ())),
+        "ground_height": trainer.progress.ground_height,
         "kernel_layout": "KRSC",
         "step": trainer.progress.step,
     }

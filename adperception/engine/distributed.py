@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,6 +15,8 @@ import torch.distributed as dist
 __all__ = ["Processes", "average_in_rank_order", "start_processes"]
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_Result = TypeVar("_Result")
+
 _COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 _EVALUATION_TIMEOUT = timedelta(days=2)
 
@@ -78,16 +80,19 @@ class Processes:
         dist.broadcast(data, src=0, group=self.patient_group)
         return bytes(data[:-1].tolist()).decode()
 
-    def on_main(self, work: Callable[[], object]) -> None:
+    def on_main(self, work: Callable[[], _Result]) -> _Result | None:
         """Do something on process 0 while the others wait; what goes wrong stops all of them with the same message.
+
+        Returns:
+            What ``work`` returns, on process 0; ``None`` on the others.
 
         Raises:
             ValueError: with the message of a ``ValueError`` or ``OSError`` of ``work``.
         """
-        problem = ""
+        problem, result = "", None
         if self.is_main:
             try:
-                work()
+                result = work()
             except (ValueError, OSError) as error:
                 if self.world_size == 1:
                     raise
@@ -95,6 +100,7 @@ class Processes:
         problem = self.share_text(problem)
         if problem:
             raise ValueError(problem)
+        return result
 
     def stop(self) -> None:
         """Leave the process group. Nothing may hold on to it any more (a DDP wrapper does)."""

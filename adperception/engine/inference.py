@@ -229,7 +229,10 @@ def _channels(metadata: Mapping[str, Any], count: int) -> tuple[str, ...]:
 
 
 def _ground_height(metadata: Mapping[str, Any]) -> float | None:
-    """z of the road in the training data: the lowest underside of the anchors, else a fact about the dataset."""
+    """z of the road in the training data: as recorded, else the anchors' lowest underside or a fact of the dataset."""
+    recorded = metadata.get("ground_height")
+    if recorded is not None:
+        return float(recorded)
     model, dataset = metadata.get("model_config"), metadata.get("dataset")
     classes = model.get("classes", ()) if isinstance(model, Mapping) else ()
     bottoms = [float(c["bottom"]) for c in classes if isinstance(c, Mapping) and "bottom" in c]

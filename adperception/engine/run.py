@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def _build(config: Config, settings: Settings, options: RunOptions, processes: P
     if origin is not None and processes.is_main:
         say(origin.sentence)
     model.to(processes.device)
-    _check_data(dataset, model, processes)
+    ground_height = _check_data(dataset, model, processes)
     return Trainer(
         config=config,
         settings=settings,
@@ -123,6 +124,7 @@ def _build(config: Config, settings: Settings, options: RunOptions, processes: P
         dataset=dataset,
         work_dir=options.work_dir,
         origin=None if origin is None else origin.record,
+        ground_height=ground_height,
     )
 
 
@@ -182,8 +184,15 @@ def _prepare_data(settings: Settings, processes: Processes) -> None:
     processes.on_main(build(PREPARATIONS, settings.prepare))
 
 
-def _check_data(dataset: FrameDataset, model: TrainableModel, processes: Processes) -> None:
-    """Look at some frames before the first step: boxes and points in one frame, points inside the model's range."""
-    if isinstance(dataset, LidarDataset):
-        grid: VoxelGrid | None = getattr(model, "grid", None)
-        processes.on_main(lambda: require_sane_data(dataset, grid))
+def _check_data(dataset: FrameDataset, model: TrainableModel, processes: Processes) -> float | None:
+    """Look at some frames before the first step: boxes and points in one frame, points inside the model's range.
+
+    Returns:
+        z of the road in these frames, metres; ``None`` where it cannot be told, and for other frames than a LiDAR's.
+    """
+    if not isinstance(dataset, LidarDataset):
+        return None
+    grid: VoxelGrid | None = getattr(model, "grid", None)
+    report = processes.on_main(lambda: require_sane_data(dataset, grid))
+    height: float | None = json.loads(processes.share_text(json.dumps(report and report.ground_height)))
+    return height

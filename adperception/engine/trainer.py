@@ -38,6 +38,7 @@ class Progress:
         metrics: the newest value of every evaluation metric.
         seconds: time spent in steps (evaluations and saving not counted), over all starts of the run.
         origin: where the first weights came from (``init`` of the config); ``None``: random ones.
+        ground_height: z of the road in the training frames, metres; ``None`` where it cannot be told.
     """
 
     step: int = 0
@@ -47,6 +48,7 @@ class Progress:
     metrics: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     origin: dict[str, Any] | None = None
+    ground_height: float | None = None
 
 
 @dataclass
@@ -115,6 +117,7 @@ class Trainer:
         dataset: FrameDataset,
         work_dir: Path,
         origin: dict[str, Any] | None = None,
+        ground_height: float | None = None,
     ) -> None:
         self.config = config
         self.settings = settings
@@ -126,7 +129,7 @@ class Trainer:
         self.processes = processes
         self.dataset = dataset
         self.work_dir = work_dir
-        self.progress = Progress(origin=origin)
+        self.progress = Progress(origin=origin, ground_height=ground_height)
         self.stop_signal = 0
 
     @property

@@ -9,6 +9,7 @@ __all__ = ["estimate_ground_height"]
 
 _RADIUS_M = (3.0, 20.0)
 _CELL_M = 1.0
+_CELLS = 2 * round(_RADIUS_M[1] / _CELL_M)  # along x and y
 _FLAT_M = 0.25
 _MIN_POINTS = 5
 _MIN_CELLS = 10
@@ -31,12 +32,12 @@ def estimate_ground_height(xyz: NDArray[np.floating]) -> float | None:
     near = xyz[(distance > _RADIUS_M[0]) & (distance < _RADIUS_M[1]), :3].astype(np.float64)
     if not len(near):
         return None
-    cells = np.floor(near[:, :2] / _CELL_M).astype(np.int64)
-    _, cell, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+    columns, rows = (np.floor(near[:, :2] / _CELL_M).astype(np.int64) + _CELLS // 2).T
+    cell, counts = np.unique(columns * _CELLS + rows, return_inverse=True, return_counts=True)[1:]
     low, high = np.full(len(counts), np.inf), np.full(len(counts), -np.inf)
-    np.minimum.at(low, cell.ravel(), near[:, 2])
-    np.maximum.at(high, cell.ravel(), near[:, 2])
-    means = np.bincount(cell.ravel(), weights=near[:, 2]) / counts
+    np.minimum.at(low, cell, near[:, 2])
+    np.maximum.at(high, cell, near[:, 2])
+    means = np.bincount(cell, weights=near[:, 2]) / counts
     flat = np.sort(means[(counts >= _MIN_POINTS) & (high - low < _FLAT_M)])
     if len(flat) < _MIN_CELLS:
         return None

@@ -27,12 +27,12 @@ ANCHORS = {
 OURS_META = "bbox_head = dict(type='Anchor3DHead', dir_offset=0.7854, dir_limit_offset=0)"
 
 
-def second() -> SECOND:
+def second(**options: float) -> SECOND:
     classes = [
         dict(name=name, size=ANCHORS[name][0], bottom=ANCHORS[name][1], matched_iou=0.6, unmatched_iou=0.45)
         for name in OURS
     ]
-    return SECOND(RANGE, SIZE, classes).eval()
+    return SECOND(RANGE, SIZE, classes, **options).eval()  # type: ignore[arg-type]
 
 
 def norm(channels: int, eps: float) -> nn.BatchNorm2d:
@@ -99,16 +99,19 @@ def save(path: Path, state: dict[str, Tensor], **meta: object) -> Path:
     return path
 
 
-def test_voxelnet_predicts_the_same_boxes_classes_and_headings(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("cfg", "offset"), [(OURS_META, 0.78539), ("bbox_head = dict(type='Anchor3DHead')", -math.pi / 2)]
+)
+def test_voxelnet_predicts_the_same_boxes_classes_and_headings(tmp_path: Path, cfg: str, offset: float) -> None:
     backbone, neck = Backbone().eval(), Neck().eval()
     heads = {name: nn.Conv2d(512, 6 * values, 1) for name, values in (("cls", 3), ("reg", 7), ("dir_cls", 2))}
     state = encoder_state() | dense_state(backbone, neck)
     for name, conv in heads.items():
         state |= {f"bbox_head.conv_{name}.{k}": v for k, v in conv.state_dict().items()}
-    path = save(tmp_path / "voxelnet.pth", state, dataset_meta={"CLASSES": THEIRS}, cfg=OURS_META)
-    converted = read_foreign(path, own_classes=OURS)
+    path = save(tmp_path / "voxelnet.pth", state, dataset_meta={"CLASSES": THEIRS}, cfg=cfg)
+    converted = read_foreign(path, own_classes=OURS, own_direction_offset=offset)
     assert (converted.library, converted.layout) == ("mmdetection3d", "RSCK")
-    model = second()
+    model = second(direction_offset=offset)
     model.load_state_dict(converted.state, strict=True)
 
     bev = torch.randn(1, 256, 16, 16)
@@ -133,7 +136,7 @@ def test_voxelnet_predicts_the_same_boxes_classes_and_headings(tmp_path: Path) -
             place = [x * 12.8 / 15, -6.4 + y * 12.8 / 15, bottom + height / 2]
             bin_scores = maps["dir_cls"][y, x, anchor * 2 : anchor * 2 + 2]
             yaw = float(code[6]) + angle
-            yaw = (yaw - 0.78539) % math.pi + 0.78539 + math.pi * int(bin_scores.argmax())
+            yaw = (yaw - offset) % math.pi + offset + math.pi * int(bin_scores.argmax())
             expected = [
                 place[0] + float(code[0]) * diagonal,
                 place[1] + float(code[1]) * diagonal,
@@ -203,12 +206,23 @@ def test_second_there_and_back_is_bit_equal(tmp_path: Path) -> None:
     assert all(torch.equal(back[k], v) for k, v in model.state_dict().items())
 
 
+def test_the_direction_offset_travels_with_the_head(tmp_path: Path) -> None:
+    model = second(direction_offset=-1.2)
+    path = tmp_path / "theirs.pth"
+    write_foreign(path, "mmdetection3d", model.state_dict(), class_names=OURS, direction_offset=model.direction_offset)
+    assert read_foreign(path, own_classes=OURS, own_direction_offset=-1.2).state.keys() == model.state_dict().keys()
+    with pytest.raises(CheckpointError, match=r"begin at -69 degrees \(dir_offset=-1\.2\), the model's at 45"):
+        read_foreign(path, own_classes=OURS)
+
+
 def test_heads_that_mean_something_else_are_refused_but_their_encoder_is_taken(tmp_path: Path) -> None:
     model = second()
     write_foreign(tmp_path / "ours.pth", "mmdetection3d", model.state_dict(), class_names=OURS)
     state = torch.load(tmp_path / "ours.pth", weights_only=True)["state_dict"]
     cases = {
-        "conv_dir_cls: this file's direction bins begin at -90 degrees": dict(cfg="dict(type='Anchor3DHead')"),
+        r"direction bins begin at -90 degrees .* the model's at 45; .* model\.direction_offset=-1\.5708; or": dict(
+            cfg="dict(type='Anchor3DHead')"
+        ),
         "has AlignedAnchor3DRangeGenerator": dict(cfg="dict(type='AlignedAnchor3DRangeGenerator')"),
         r"written by mmdetection3d 0\.18\.1; before 1\.0 boxes": dict(mmdet3d_version="0.18.1"),
     }

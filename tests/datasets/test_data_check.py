@@ -9,7 +9,7 @@ import pytest
 
 from adperception.datasets import KITTI, LidarDataset
 from adperception.datasets.data_check import check_dataset, require_sane_data
-from adperception.structures import Boxes3D, LidarFrame, VoxelGrid
+from adperception.structures import Boxes3D, LidarFrame, PointCloud, VoxelGrid
 
 MakeTree = Callable[..., Path]
 GRID = VoxelGrid.create((0, -40, -3, 70.4, 40, 1), (0.1, 0.1, 0.1))
@@ -58,6 +58,26 @@ def test_boxes_in_another_frame_are_an_error_with_the_cure(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         require_sane_data(Misread(KITTI(make_tree()), wrong))
+
+
+def test_height_of_the_road_is_the_median_of_some_frames() -> None:
+    class Roads(LidarDataset):
+        """Frame n: a road at -2 m; every tenth lies 5 m lower, and the first frame holds nothing."""
+
+        def __init__(self) -> None:
+            super().__init__([f"{n}" for n in range(40)])
+
+        def read(self, index: int) -> LidarFrame:
+            xy = np.random.default_rng(index).uniform(-20, 20, size=(20_000 if index else 0, 2))
+            z = np.full(len(xy), -7.0 if index % 10 == 0 else -2.0)
+            return LidarFrame(self.frame_ids[index], PointCloud(np.column_stack([xy, z, z]).astype(np.float32)))
+
+    report = check_dataset(Roads())
+    assert report.ground_height == pytest.approx(-2)
+    assert "height of the road: -2.00 m" in report.table()
+    empty = check_dataset(Roads(), max_frames=1)
+    assert empty.ground_height is None
+    assert "height of the road" not in empty.table()
 
 
 def test_boxes_that_nothing_cures(make_tree: MakeTree) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from adperception.engine import export_onnx
 from adperception.engine.export_onnx import export_dense_part
 from adperception.models.backbones.voxel_backbone_8x import VoxelBackBone8x
 from adperception.models.base import DetectionModel
+from adperception.models.heads.box_coder import DIRECTION_OFFSET
 from adperception.registry import MODELS, build
 from adperception.structures import LidarBatch, VoxelGrid, Voxels
 
@@ -36,7 +38,11 @@ SMALL = {
     "bev_upsample_filters": [16, 16],
 }
 CONFIGS = {
-    "SECOND": {"classes": [c | dict(matched_iou=0.6, unmatched_iou=0.4) for c in ANCHORS], "nms_iou": 0.01},
+    "SECOND": {
+        "classes": [c | dict(matched_iou=0.6, unmatched_iou=0.4) for c in ANCHORS],
+        "nms_iou": 0.01,
+        "direction_offset": -1.5,
+    },
     "PVRCNN": {"classes": [c | dict(matched_iou=0.6, unmatched_iou=0.4) for c in ANCHORS], "keypoints": 16},
     "CenterPoint": {"classes": ["Car", "Cyclist"], "nms_iou": 0.7, "top_k": 300},
 }
@@ -91,7 +97,10 @@ def test_exported_file_and_documented_decoding_give_the_models_predictions(
     first = {name: value[0] for name, value in outputs.items()}
     if kind == "SECOND":
         sizes = [(*c["size"], c["bottom"]) for c in ANCHORS]
-        found = reference["decode_anchors"](**first, anchors=reference["anchors"](sizes, (0, -6.4, 12.8, 6.4), 16, 16))
+        anchors = reference["anchors"](sizes, (0, -6.4, 12.8, 6.4), 16, 16)
+        found = reference["decode_anchors"](**first, anchors=anchors, direction_offset=-1.5)
+        default = inspect.signature(reference["decode_anchors"]).parameters["direction_offset"].default
+        assert default == DIRECTION_OFFSET
     else:
         found = reference["decode_centres"](**first, limits=np.array(RANGE), cell=(0.8, 0.8), top_k=300)
     boxes, scores, labels = reference["suppress"](*found, iou=CONFIGS[kind]["nms_iou"])

@@ -134,6 +134,14 @@ def test_height_of_training_from_the_dataset_or_not_at_all(tmp_path: Path) -> No
         infer(scan(), path, sensor_height=2.0)
 
 
+def test_recorded_height_of_training_counts_most(tmp_path: Path) -> None:
+    """More than the anchors say, and more than what is known of the dataset."""
+    dataset = {"type": "KITTI"}
+    assert Detector(weights(tmp_path, ground_height=-0.4, dataset=dataset), "cpu").ground_height == -0.4
+    assert Detector(weights(tmp_path, ground_height=0.0, dataset=dataset), "cpu").ground_height == 0.0
+    assert Detector(weights(tmp_path, ground_height=None, dataset=dataset), "cpu").ground_height == GROUND
+
+
 def test_other_weights_are_refused(tmp_path: Path) -> None:
     config = {"type": "ADLJEPA", "point_cloud_range": (0, -1.6, -2, 3.2, 1.6, 2), "voxel_size": (0.05, 0.05, 0.1)}
     model = ADLJEPA(config["point_cloud_range"], config["voxel_size"])  # type: ignore[arg-type]

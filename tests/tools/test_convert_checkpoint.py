@@ -12,6 +12,7 @@ from adperception.checkpoint.encoder_check import write_encoder_check
 from adperception.checkpoint.kernel_layout import from_krsc
 from adperception.checkpoint.layout import CheckpointError
 from adperception.checkpoint.load import read_metadata
+from adperception.checkpoint.save import write_tensors
 from adperception.models.backbones.voxel_backbone_8x import VoxelBackBone8x
 from adperception.structures import VoxelGrid
 from adperception.zoo import create_model, load_model
@@ -59,6 +60,27 @@ def test_released_checkpoint_of_every_layout_and_back(convert: Convert, tmp_path
         returned = torch.load(tmp_path / "back.pth", weights_only=True)["model_state"]
         assert set(returned) == set(theirs)
         assert all(torch.equal(returned[k], v) for k, v in theirs.items())
+
+
+def test_direction_offset_of_the_config_decides(convert: Convert, tmp_path: Path, repository: Path) -> None:
+    """mmdetection3d's default head fits a config with the matching option only; the option goes into the file."""
+    config = tmp_path / "second_from_mmdetection3d.py"
+    base = repository / "configs/second/second_small.py"
+    config.write_text(f'_base_ = "{base}"\nmodel = dict(direction_offset=-1.5708)\n')
+    original = create_model(str(config))
+    write_tensors(tmp_path / "w.safetensors", original.state_dict(), {"kernel_layout": "KRSC"})
+    theirs = tmp_path / "theirs.pth"
+    done = convert(tmp_path / "w.safetensors", theirs, "--to", "mmdetection3d", "--model", config)
+    assert "for an anchor head dir_offset=-1.5708" in done.stdout, done.stderr
+
+    refused = convert(theirs, tmp_path / "ours.safetensors", "--model", "second_small")
+    assert refused.returncode == 1
+    assert "model.direction_offset=-1.5708; or" in refused.stderr
+    done = convert(theirs, tmp_path / "ours.safetensors", "--model", config)
+    assert done.returncode == 0, done.stderr
+    loaded = load_model(tmp_path / "ours.safetensors")
+    assert loaded.direction_offset == -1.5708
+    assert all(torch.equal(loaded.state_dict()[k], v) for k, v in original.state_dict().items())
 
 
 def test_other_checkpoints_are_named(convert: Convert, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from adperception.geometry.nms import rotated_nms
 from adperception.models.base import Losses
 from adperception.models.detectors.second import SECOND
 from adperception.models.heads.anchor_head import AnchorOutputs
+from adperception.models.heads.box_coder import DIRECTION_OFFSET
 from adperception.models.heads.labelled_boxes import labelled_boxes
 from adperception.models.heads.point_head import PointHead
 from adperception.models.heads.roi_head import RoIHead, decode_rois
@@ -86,6 +87,8 @@ class PVRCNN(SECOND):
         nms_iou: of two boxes that overlap by more than this, seen from above, the better is given.
         nms_pre_max: boxes that are compared, the best ones.
         nms_post_max: boxes that are given at most.
+        direction_offset: where the first of the two direction bins begins, radians. Weights make sense only with the
+            one that they were trained with: by default 0.78539 in OpenPCDet, -pi/2 in mmdetection3d.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class PVRCNN(SECOND):
         nms_iou: float = 0.1,
         nms_pre_max: int = 4096,
         nms_post_max: int = 500,
+        direction_offset: float = DIRECTION_OFFSET,
     ) -> None:
         super().__init__(
             point_cloud_range,
@@ -124,6 +128,7 @@ class PVRCNN(SECOND):
             nms_iou,
             nms_pre_max,
             nms_post_max,
+            direction_offset,
         )
         if rois_per_frame < 1:
             raise ValueError(f"PVRCNN: rois_per_frame={rois_per_frame} must be at least 1.")

@@ -15,6 +15,7 @@ from adperception.models.base import Losses
 from adperception.models.detectors.voxel_detector import VoxelDetector
 from adperception.models.heads.anchor_head import AnchorHead, AnchorOutputs
 from adperception.models.heads.anchors import parse_anchor_classes
+from adperception.models.heads.box_coder import DIRECTION_OFFSET
 from adperception.models.heads.labelled_boxes import LabelledBoxes, labelled_boxes
 from adperception.models.heads.scored_boxes import ScoredBoxes, Suppression
 from adperception.registry import MODELS
@@ -43,6 +44,8 @@ class SECOND(VoxelDetector):
         nms_iou: of two boxes that overlap by more than this, seen from above, the better is given.
         nms_pre_max: boxes that are compared, the best ones.
         nms_post_max: boxes that are given at most.
+        direction_offset: where the first of the two direction bins begins, radians. Weights make sense only with the
+            one that they were trained with: by default 0.78539 in OpenPCDet, -pi/2 in mmdetection3d.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class SECOND(VoxelDetector):
         nms_iou: float = 0.01,
         nms_pre_max: int = 4096,
         nms_post_max: int = 500,
+        direction_offset: float = DIRECTION_OFFSET,
     ) -> None:
         anchor_classes = parse_anchor_classes(type(self).__name__, classes)
         super().__init__(
@@ -77,8 +81,13 @@ class SECOND(VoxelDetector):
         )
         self.suppression = Suppression(score_threshold, nms_iou, nms_pre_max, nms_post_max)
         self.dense_head = AnchorHead(
-            self.backbone_2d.out_channels, anchor_classes, self.grid, self.backbone_3d.bev_shape
+            self.backbone_2d.out_channels, anchor_classes, self.grid, self.backbone_3d.bev_shape, direction_offset
         )
+
+    @property
+    def direction_offset(self) -> float:
+        """Where the first of the two direction bins begins, radians."""
+        return self.dense_head.direction_offset
 
     def forward(self, batch: LidarBatch, generator: torch.Generator | None = None) -> Losses:
         """The losses of one labelled batch; nothing is drawn."""

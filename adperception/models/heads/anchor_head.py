@@ -19,6 +19,7 @@ from adperception.models.heads.anchor_targets import IGNORED, AnchorTargets, ass
 from adperception.models.heads.anchors import ROTATIONS, AnchorClass, make_anchors
 from adperception.models.heads.box_coder import (
     DIRECTION_BINS,
+    DIRECTION_OFFSET,
     decode_boxes,
     direction_bins,
     encode_boxes,
@@ -56,14 +57,26 @@ class AnchorHead(nn.Module):
         classes: the classes and their anchors.
         grid: the range that the map covers.
         bev_shape: ``(H, W)`` of the map.
+        direction_offset: where the first of the two direction bins begins, radians.
+
+    Raises:
+        ValueError: if ``direction_offset`` cannot be radians.
     """
 
     anchors: Tensor
 
     def __init__(
-        self, in_channels: int, classes: Sequence[AnchorClass], grid: VoxelGrid, bev_shape: tuple[int, int]
+        self,
+        in_channels: int,
+        classes: Sequence[AnchorClass],
+        grid: VoxelGrid,
+        bev_shape: tuple[int, int],
+        direction_offset: float = DIRECTION_OFFSET,
     ) -> None:
         super().__init__()
+        if not abs(direction_offset) <= 2 * math.pi:
+            raise ValueError(f"direction_offset={direction_offset} must be an angle in radians, at most one turn.")
+        self.direction_offset = direction_offset
         self.classes = tuple(classes)
         anchors_per_cell = len(self.classes) * len(ROTATIONS)
         self.conv_cls = nn.Conv2d(in_channels, anchors_per_cell * len(self.classes), 1)
@@ -108,7 +121,7 @@ class AnchorHead(nn.Module):
         box_loss = (sine_smooth_l1(predicted, self.target_codes(targets)).sum(dim=1) * share).sum()
 
         logits = outputs.directions.flatten(0, 1)[targets.positives]
-        bins = direction_bins(targets.boxes[:, 6])
+        bins = direction_bins(targets.boxes[:, 6], self.direction_offset)
         direction_loss = (F.cross_entropy(logits, bins, reduction="none") * share).sum()
         return {
             "loss_cls": class_loss * (CLASS_WEIGHT / batch_size),
@@ -119,7 +132,7 @@ class AnchorHead(nn.Module):
     def decode(self, outputs: AnchorOutputs) -> Tensor:
         """``(B, N, 7)`` the box that every anchor stands for, headings turned to the likelier direction."""
         boxes = decode_boxes(outputs.boxes, self.anchors.view(-1, 7))
-        yaw = turn_to_bins(boxes[..., 6], outputs.directions.argmax(dim=-1))
+        yaw = turn_to_bins(boxes[..., 6], outputs.directions.argmax(dim=-1), self.direction_offset)
         return torch.cat([boxes[..., :6], yaw[..., None]], dim=-1)
 
 

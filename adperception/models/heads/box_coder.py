@@ -10,11 +10,19 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["DIRECTION_BINS", "decode_boxes", "direction_bins", "encode_boxes", "limit_period", "turn_to_bins"]
+__all__ = [
+    "DIRECTION_BINS",
+    "DIRECTION_OFFSET",
+    "decode_boxes",
+    "direction_bins",
+    "encode_boxes",
+    "limit_period",
+    "turn_to_bins",
+]
 
 DIRECTION_BINS = 2
 DIRECTION_OFFSET = 0.78539
-"""Headings from this angle on, for half a turn, are bin 0 (radians; a little below pi / 4)."""
+"""Unless told otherwise, headings from this angle on, for half a turn, are bin 0 (radians; OpenPCDet's)."""
 
 _BIN = 2 * math.pi / DIRECTION_BINS
 
@@ -58,12 +66,12 @@ def limit_period(angles: Tensor, period: float) -> Tensor:
     return angles - torch.floor(angles / period) * period
 
 
-def direction_bins(yaw: Tensor) -> Tensor:
-    """The bin (0 or 1, int64) of each heading: which of two half turns it lies in."""
-    turned = limit_period(yaw - DIRECTION_OFFSET, 2 * math.pi)
+def direction_bins(yaw: Tensor, offset: float = DIRECTION_OFFSET) -> Tensor:
+    """The bin (0 or 1, int64) of each heading: which of two half turns it lies in; bin 0 begins at ``offset``."""
+    turned = limit_period(yaw - offset, 2 * math.pi)
     return (turned / _BIN).floor().long().clamp(0, DIRECTION_BINS - 1)
 
 
-def turn_to_bins(yaw: Tensor, bins: Tensor) -> Tensor:
-    """Headings turned by half turns until they lie in their bins."""
-    return limit_period(yaw - DIRECTION_OFFSET, _BIN) + DIRECTION_OFFSET + _BIN * bins
+def turn_to_bins(yaw: Tensor, bins: Tensor, offset: float = DIRECTION_OFFSET) -> Tensor:
+    """Headings turned by half turns until they lie in their bins, of which the first begins at ``offset``."""
+    return limit_period(yaw - offset, _BIN) + offset + _BIN * bins

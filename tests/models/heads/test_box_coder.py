@@ -37,12 +37,19 @@ def test_limit_period() -> None:
     assert torch.allclose((angles - limited) / math.pi, ((angles - limited) / math.pi).round())
 
 
+@pytest.mark.parametrize("offset", [DIRECTION_OFFSET, -math.pi / 2, 0.0, 3.0])
 @pytest.mark.parametrize("turns", [-2, 0, 3])
-def test_directions(turns: int) -> None:
+def test_directions(turns: int, offset: float) -> None:
     """Bin 0 is half a turn from the offset on; each heading is recovered from itself modulo half a turn and its bin."""
     yaw = torch.linspace(-math.pi, math.pi, 201, dtype=torch.float64)
-    yaw = yaw[(yaw - DIRECTION_OFFSET).sin().abs() > 1e-6]
-    bins = direction_bins(yaw + 2 * math.pi * turns)
-    assert torch.equal(bins == 0, (yaw - DIRECTION_OFFSET).sin() > 0)
-    recovered = turn_to_bins(yaw + math.pi * (turns + 1), bins)
+    yaw = yaw[(yaw - offset).sin().abs() > 1e-6]
+    bins = direction_bins(yaw + 2 * math.pi * turns, offset)
+    assert torch.equal(bins == 0, (yaw - offset).sin() > 0)
+    recovered = turn_to_bins(yaw + math.pi * (turns + 1), bins, offset)
     assert torch.allclose(torch.exp(1j * recovered), torch.exp(1j * yaw))
+
+
+def test_directions_begin_where_openpcdet_has_them_unless_told_otherwise() -> None:
+    yaw = torch.tensor([0.785, 0.786, 0.785 + math.pi, 0.786 + math.pi])
+    assert direction_bins(yaw).tolist() == [1, 0, 0, 1]
+    assert torch.allclose(turn_to_bins(yaw + math.pi, torch.tensor([1, 0, 0, 1])).cos(), yaw.cos(), atol=1e-6)
