@@ -54,7 +54,7 @@ def _probe(arguments: argparse.Namespace) -> int:
             print(f"  {key:28s} {'n/a' if value != value else f'{value:.4g}'}", flush=True)
     if arguments.output is not None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        about = {"config": config.name, "train_frames": data.bank.frames, "val_frames": data.queries.frames}
+        about = {"config": config.name, "train_frames": len(data.bank.frames), "val_frames": len(data.queries.frames)}
         write_json(arguments.output, {**about, "seed": options.seed, "encoders": found})
         print(f"wrote {arguments.output}")
     return 0

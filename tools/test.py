@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path, help="config with val_dataset and evaluations")
@@ -20,28 +21,28 @@ def main() -> int:
     parser.add_argument(
         "--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. val_dataset.split=test"
     )
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
-        return _test(arguments)
-    except (ValueError, OSError) as error:
+        return _test(options)
+    except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
 
 
-def _test(arguments: argparse.Namespace) -> int:
+def _test(options: argparse.Namespace) -> int:
     from adperception.config import load_config
     from adperception.engine.console import show_log_messages
     from adperception.engine.distributed import start_processes
     from adperception.engine.evaluate import evaluate_predictions, evaluate_weights
 
     show_log_messages(True)
-    config = load_config(arguments.config, arguments.cfg_options)
-    folder: Path = arguments.output or Path("work_dirs") / arguments.config.stem / "test"
-    if arguments.from_predictions is not None:
-        evaluate_predictions(config, arguments.from_predictions, folder)
+    config = load_config(options.config, options.cfg_options)
+    folder: Path = options.output or Path("work_dirs") / options.config.stem / "test"
+    if options.from_predictions is not None:
+        evaluate_predictions(config, options.from_predictions, folder)
     else:
-        device = start_processes(arguments.device).device
-        evaluate_weights(config, arguments.weights, folder, device, arguments.workers)
+        device = start_processes(options.device).device
+        evaluate_weights(config, options.weights, folder, device, options.workers)
     return 0
 
 

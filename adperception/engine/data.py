@@ -103,7 +103,7 @@ class ValidationBatches:
         collate: the model's collate function for evaluation.
         workers: data-loading processes.
         device: for page-locked memory if it is a GPU.
-        limit: only the first so many frames; ``None``: all.
+        indices: positions of the frames to go through; ``None``: all.
     """
 
     dataset: FrameDataset
@@ -112,18 +112,18 @@ class ValidationBatches:
     collate: Collate
     workers: int
     device: torch.device
-    limit: int | None = None
+    indices: Sequence[int] | None = None
 
     @property
-    def frames(self) -> int:
-        """Number of frames."""
-        return len(self.dataset) if self.limit is None else min(self.limit, len(self.dataset))
+    def frames(self) -> Sequence[int]:
+        """Positions of the frames."""
+        return range(len(self.dataset)) if self.indices is None else self.indices
 
     def __len__(self) -> int:
-        return -(-self.frames // self.batch_size)
+        return -(-len(self.frames) // self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
-        frames = range(self.frames)
+        frames = self.frames
         batches = [
             [(0, index) for index in frames[start : start + self.batch_size]]
             for start in range(0, len(frames), self.batch_size)

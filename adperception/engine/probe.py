@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -117,7 +117,11 @@ def probe_data(config: Config, options: ProbeOptions, device: torch.device, work
     ):
         dropped = ("transforms", "classes", "replace_empty_frames")
         dataset = build(DATASETS, {key: value for key, value in section.items() if key not in dropped})
-        batches.append(ValidationBatches(dataset, settings.train.batch_size, 0, collate, workers, device, limit=limit))
+        batches.append(
+            ValidationBatches(
+                dataset, settings.train.batch_size, 0, collate, workers, device, range(min(limit, len(dataset)))
+            )
+        )
     return ProbeData(batches[0], batches[1], classes, model, device)
 
 
@@ -142,10 +146,9 @@ def probe_encoder(data: ProbeData, weights: Path | str, options: ProbeOptions) -
     model = _EncoderOnly(**data.model_options)
     if str(weights) != RANDOM:
         load_encoder(model, weights)
-    copy = with_reestimated_batch_norm(
+    ready = with_reestimated_batch_norm(
         model.to(data.device), data.bank, device=data.device, count=options.statistics_batches
     )
-    ready = cast(_EncoderOnly, copy)
     names = (*data.class_names, BACKGROUND)
     bank, bank_classes, moments = _collect(ready, data, data.bank, options, 0)
     queries, query_classes, _ = _collect(ready, data, data.queries, options, 1)
@@ -185,7 +188,7 @@ def _collect(
     """Features and classes of labelled sites, at most so many per class, and the moments of all of them."""
     layers = bev_layers(model.grid.shape_zyx[0])
     limit = options.features_per_class
-    per_frame = math.ceil(limit / batches.frames)
+    per_frame = math.ceil(limit / len(batches.frames))
     generator = np.random.default_rng([options.seed, stream])
     rows: list[list[Tensor]] = [[] for _ in range(len(data.class_names) + 1)]
     moments: Moments | None = None

@@ -18,7 +18,7 @@ __all__ = ["resume"]
 
 # These do not change any parameter of the model.
 _FREE_SECTIONS = ("log", "checkpoint")
-_FREE_KEYS = ("train.workers", "train.evaluate_first")
+_FREE_KEYS = ("train.workers", "train.evaluate_first", "train.batch_norm_statistics")
 
 
 def resume(trainer: Trainer, allow_config_change: bool) -> None:

@@ -33,6 +33,9 @@ class TrainSettings:
         on_non_finite: what a NaN or infinite loss or gradient does: ``"stop"`` the run, or ``"skip"`` and count the
             step.
         evaluate_first: run the evaluations once before the first step, as a baseline and to find a broken one early.
+        batch_norm_statistics: with which statistics a detector is evaluated and given away: its ``"running"`` ones, or
+            ``"re-estimated"`` over some training frames. Running ones average over a hundred steps and more, so after
+            a short run they describe weights that are gone. Checkpoints keep them in any case.
     """
 
     batch_size: int
@@ -44,6 +47,7 @@ class TrainSettings:
     drop_last: bool = False
     on_non_finite: Literal["stop", "skip"] = "stop"
     evaluate_first: bool = True
+    batch_norm_statistics: Literal["running", "re-estimated"] = "running"
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):

@@ -11,12 +11,14 @@ import copy
 import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+Model = TypeVar("Model", bound=nn.Module)
 
 __all__ = ["mask_generator", "untouched_rng", "with_reestimated_batch_norm"]
 
@@ -38,8 +40,8 @@ def untouched_rng(device: torch.device) -> AbstractContextManager[None]:
 
 @torch.no_grad()
 def with_reestimated_batch_norm(
-    model: nn.Module, batches: Iterable[Any], *, device: torch.device | str, count: int = 15, mask_seed: int = 0
-) -> nn.Module:
+    model: Model, batches: Iterable[Any], *, device: torch.device | str, count: int = 15, mask_seed: int = 0
+) -> Model:
     """A copy of ``model`` in evaluation mode, its batch-norm statistics averaged over ``count`` batches.
 
     The average is cumulative (every batch has the same weight). Only batch-norm layers are in training mode

@@ -9,4 +9,4 @@ model = dict(
     roi_grid_size=3,
     nms_iou=0.1,
 )
-train = dict(batch_size=2)
+train = dict(batch_size=2, batch_norm_statistics="re-estimated")

@@ -1,8 +1,13 @@
-"""SECOND learning a few frames by heart, without augmentation: does the whole pipeline work? 0.1 m voxels for a CPU."""
+"""SECOND learning a few frames by heart, without augmentation: does the whole pipeline work? For a CPU."""
 
 _base_ = "second_kitti.py"
 
-model = dict(voxel_size=[0.1, 0.1, 0.1])
+model = dict(
+    voxel_size=[0.1, 0.1, 0.1],
+    bev_layers=[3, 3],
+    bev_filters=[64, 128],
+    bev_upsample_filters=[128, 128],
+)
 train_dataset = dict(
     split="trainval_reduced",
     points="velodyne_reduced",  # cut to the view of camera 2 already
@@ -13,7 +18,7 @@ train_dataset = dict(
     ],
 )
 val_dataset = dict(split="trainval_reduced", points="velodyne_reduced")
-train = dict(epochs=None, steps=400, batch_size=4, workers=1)
-evaluations = [dict(type="KittiAP", every_epochs=40, classes=["Car", "Pedestrian", "Cyclist"])]
-checkpoint = dict(every_epochs=None, every_steps=50, keep=2)
+train = dict(epochs=None, steps=1200, batch_size=4, workers=1, batch_norm_statistics="re-estimated")
+evaluations = [dict(type="KittiAP", every_epochs=1000, classes=["Car", "Pedestrian", "Cyclist"])]
+checkpoint = dict(every_epochs=None, every_steps=100, keep=2)
 log = dict(every_steps=10)

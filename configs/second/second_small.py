@@ -41,7 +41,9 @@ val_dataset = dict(type="KITTI", root="data/kitti", split="val", points="velodyn
 
 optimizer = dict(type="AdamW", lr=3e-3, betas=[0.95, 0.99], eps=1e-8, weight_decay=0.01)
 schedule = dict(type="OneCycle", start_divisor=10.0, end_divisor=1e4, peak_fraction=0.4, momentum=[0.95, 0.85])
-train = dict(steps=400, batch_size=4, accumulate_steps=1, workers=1, clip_grad_norm=10.0)
+train = dict(
+    steps=400, batch_size=4, accumulate_steps=1, workers=1, clip_grad_norm=10.0, batch_norm_statistics="re-estimated"
+)
 evaluations = [dict(type="KittiAP", every_epochs=5, classes=["Car", "Pedestrian", "Cyclist"])]
 checkpoint = dict(every_steps=100, keep=3, best="mean_3d_R40_moderate", best_rule="greater")
 log = dict(every_steps=10)

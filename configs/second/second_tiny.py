@@ -15,7 +15,7 @@ train_dataset = dict(
     ],
 )
 val_dataset = dict(root="data/study")
-train = dict(steps=300, batch_size=2)
+train = dict(steps=300, batch_size=2, batch_norm_statistics="re-estimated")
 evaluations = [
     dict(
         type="KittiAP",

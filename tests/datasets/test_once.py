@@ -128,8 +128,9 @@ def test_data_workers_get_arrays_not_objects(tree: Path) -> None:
 
 
 def test_objects_of_other_frames_are_pasted(copy: Path) -> None:
-    sampling = dict(type="GroundTruthSampling", objects=dict(Car=40), min_points=10)
     for native in (False, True):
+        database = str(copy / f"objects_{native}")
+        sampling = dict(type="GroundTruthSampling", objects=dict(Car=40), min_points=10, database=database)
         dataset = ONCE(copy, native_axes=native, transforms=[sampling])
         before, after = dataset.read(0), dataset.get(0, np.random.default_rng(0))
         assert after.boxes is not None

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from adperception.checkpoint.load import read_metadata, read_tensors
 from adperception.config import load_config
 from adperception.engine.evaluate import evaluate_predictions, evaluate_weights
 from adperception.engine.run import RunOptions, train
@@ -30,7 +31,7 @@ def test_run_writes_predictions_metrics_and_results(config_path, tmp_path, capsy
     assert [len(p) for p in predictions.values()] == [0, 1, 2]
     assert len(list((work_dir / "predictions/ToyCount").iterdir())) == 1
     results = json.loads((work_dir / "results.json").read_text())
-    assert results["metrics"] == {"recall": 1.0, "empty_class": None}
+    assert results["metrics"] == {"recall": 1.0, "empty_class": None, "evaluated_mean": pytest.approx(0.00995)}
     assert results["initialised_from"] == "random weights"
     assert results["steps"] == trainer.progress.step == 2
     assert results["training_seconds"] > 0
@@ -40,6 +41,19 @@ def test_run_writes_predictions_metrics_and_results(config_path, tmp_path, capsy
     assert "empty_class n/a" in output
     kinds = [json.loads(line)["kind"] for line in (work_dir / "log.jsonl").read_text().splitlines()]
     assert kinds.count("evaluation") == 1  # the rehearsal of two frames is no result
+
+
+def test_evaluated_and_given_away_with_statistics_of_the_training_frames(config_path, tmp_path):
+    """Running statistics of two steps are still near their initial zeros; every frame has the same features here."""
+    config = load_config(config_path, ["train.batch_norm_statistics=re-estimated"])
+    trainer = train(config, RunOptions(tmp_path / "run", device="cpu"))
+    given = read_tensors(tmp_path / "run/weights.safetensors")
+    kept = read_tensors(tmp_path / "run/checkpoints/step_00000002/model.safetensors")
+    torch.testing.assert_close(given["norm.running_mean"], torch.full((4,), 0.5))
+    assert bool((kept["norm.running_mean"] < 0.02).all())
+    metadata = read_metadata(tmp_path / "run/weights.safetensors")
+    assert metadata["batch_norm_statistics"] == "re-estimated over 5 training frames"
+    assert trainer.progress.metrics["evaluated_mean"] == pytest.approx(0.5)
 
 
 def test_broken_evaluation_is_found_before_the_first_step(config_path, tmp_path):
@@ -57,7 +71,7 @@ def test_initial_weights_are_recorded_and_survive_a_resume(config_path, tmp_path
     assert trainer.model.state_dict()["bias"] < 1
     results = json.loads((tmp_path / "second/results.json").read_text())
     assert results["initialised_from"]["weights"] == str(weights)
-    assert results["initialised_from"]["tensors"] == 1
+    assert results["initialised_from"]["tensors"] == 4
     (tmp_path / "second/results.json").unlink()
     train(config, RunOptions(tmp_path / "second", device="cpu", resume=True))
     again = json.loads((tmp_path / "second/results.json").read_text())
@@ -77,7 +91,7 @@ def test_weights_and_stored_predictions_give_the_same_metrics(config_path, tmp_p
     assert found["recall"] == 1.0
     again = evaluate_predictions(config, tmp_path / "test/predictions.jsonl", tmp_path / "again")
     assert again["recall"] == found["recall"]
-    assert json.loads((tmp_path / "again/results.json").read_text())["metrics"] == {"recall": 1.0, "empty_class": None}
+    assert json.loads((tmp_path / "again/results.json").read_text())["metrics"]["recall"] == 1.0
     assert "3 boxes in 3 frames" in capsys.readouterr().out
 
 

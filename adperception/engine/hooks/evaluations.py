@@ -12,8 +12,10 @@ from adperception.engine.data import ValidationBatches
 from adperception.engine.hooks.log_files import LogFiles
 from adperception.engine.mmengine_runner import Hook
 from adperception.engine.trainer import StepOutcome, Trainer
+from adperception.engine.usable_model import usable_detector
 from adperception.evaluation.base import Evaluation
 from adperception.evaluation.detection_evaluation import DetectionEvaluation
+from adperception.models.base import TrainableModel
 
 __all__ = ["Evaluations"]
 
@@ -67,7 +69,7 @@ class Evaluations(Hook):
 
     def _rehearse(self, trainer: Trainer, detection: Sequence[DetectionEvaluation]) -> None:
         """Two frames through the whole evaluation: what is broken is found now and not after an epoch."""
-        batches = dataclasses.replace(self._batches, limit=REHEARSAL_FRAMES)
+        batches = dataclasses.replace(self._batches, indices=self._batches.frames[:REHEARSAL_FRAMES])
 
         def rehearse() -> None:
             for evaluation in detection:
@@ -106,10 +108,13 @@ class Evaluations(Hook):
 
     def _compute(self, trainer: Trainer, due: Sequence[Evaluation]) -> dict[str, float]:
         metrics: dict[str, float] = {}
+        detector: TrainableModel | None = None
         for evaluation in due:
-            found = evaluation(
-                trainer.model, self._batches, device=trainer.processes.device, step=trainer.progress.step
-            )
+            model = trainer.model
+            if isinstance(evaluation, DetectionEvaluation):
+                detector = detector or usable_detector(trainer)[0]
+                model = detector
+            found = evaluation(model, self._batches, device=trainer.processes.device, step=trainer.progress.step)
             trainer.model.train()
             for name, value in found.items():
                 if name in metrics:

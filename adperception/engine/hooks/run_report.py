@@ -16,6 +16,7 @@ from adperception.engine.console import say
 from adperception.engine.mmengine_runner import Hook
 from adperception.engine.results import write_results
 from adperception.engine.trainer import Trainer
+from adperception.engine.usable_model import usable_detector
 from adperception.evaluation.batch_norm_statistics import with_reestimated_batch_norm
 from adperception.evaluation.predictions import predict_frames
 from adperception.evaluation.pretraining_model import is_pretraining_model
@@ -38,7 +39,8 @@ class RunReport(Hook):
     """At the end of a complete run: weights for use, the measures before and after, pictures.
 
     ``weights.safetensors`` holds the final weights. A pre-training model's batch-norm statistics are re-estimated for
-    it, because running ones lag behind a short run and make its maps look collapsed; checkpoints keep the running ones.
+    it, because running ones lag behind a short run and make its maps look collapsed; a detector's if the config says
+    so (``train.batch_norm_statistics``). Checkpoints keep the running ones.
     All this comes after everything is saved: what cannot be written is mentioned and does not fail the run.
 
     Args:
@@ -69,6 +71,8 @@ class RunReport(Hook):
             say(f"the run is complete and saved, but its report is not: {error}")
 
     def _final_model(self, trainer: Trainer) -> tuple[nn.Module, str]:
+        if isinstance(trainer.model, DetectionModel):
+            return usable_detector(trainer)
         if self._batches is None or not hasattr(trainer.model, "encode"):
             return trainer.model, "running averages"
         model = with_reestimated_batch_norm(

@@ -8,6 +8,7 @@ import torch
 
 from adperception.evaluation.batch_norm_statistics import with_reestimated_batch_norm
 from adperception.models.detectors.pv_rcnn import PREDICTION, PVRCNN
+from adperception.models.point_modules.set_abstraction import FeaturePoints
 from adperception.structures import Boxes3D, LidarBatch, LidarFrame, PointCloud
 from adperception.zoo import create_model
 
@@ -100,7 +101,7 @@ def test_overfits_a_frame_and_finds_its_boxes() -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(0)
     history = []
-    for _ in range(60):
+    for _ in range(45):
         optimizer.zero_grad()
         outcome = model(batch, generator)
         outcome.total.backward()
@@ -165,6 +166,21 @@ def test_a_frame_without_a_point_has_no_detection() -> None:
     assert len(found[0]) > 0
     assert len(found[1]) == 0
     assert [len(one) for one in model.predict(batch_of(model, frame("0", LABELS, points=False)))] == [0]
+
+
+def test_every_device_says_the_same_about_given_proposals(placement: torch.device) -> None:
+    model = small_model().eval()
+    batch = batch_of(model, frame("0", LABELS))
+    rois, frames = torch.from_numpy(BOXES) + 0.1, torch.zeros(3, dtype=torch.int64)
+    results = []
+    for device in (torch.device("cpu"), placement):
+        model.to(device)
+        stage = model.first_stage(batch.to(device))
+        points = FeaturePoints(stage.keypoints.xyz, stage.keypoints.frames, stage.keypoints.features)
+        outputs = model.roi_head(rois.to(device), frames.to(device), points)
+        results.append([t.detach().cpu() for t in (stage.keypoints.xyz, stage.logits, *outputs)])
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_proposals_are_the_best_boxes_of_the_first_stage() -> None:
