@@ -199,6 +199,7 @@ def test_proposals_are_the_best_boxes_of_the_first_stage() -> None:
         (dict(keypoints=0), "keypoints=0 must be at least 1"),
         (dict(roi_grid_size=0), "roi_grid_size=0 must be at least 1"),
         (dict(dropout=1.5), "dropout=1.5 must be at least 0"),
+        (dict(direction_offset=9.0), "direction_offset=9.0 must be an angle in radians"),
         (dict(classes=[]), "PVRCNN: classes is empty"),
     ],
 )

@@ -9,6 +9,8 @@ import torch
 
 from adperception.evaluation.batch_norm_statistics import with_reestimated_batch_norm
 from adperception.models.detectors.second import SECOND
+from adperception.models.heads.anchor_head import AnchorOutputs
+from adperception.models.heads.labelled_boxes import LabelledBoxes
 from adperception.structures import Boxes3D, LidarBatch, LidarFrame, PointCloud
 from adperception.zoo import create_model
 
@@ -155,3 +157,26 @@ def test_parameter_counts(name: str, count: int) -> None:
 def test_bad_values_name_the_option(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small_second(**options)
+
+
+@pytest.mark.parametrize("offset", [-np.pi / 2, 0.0])
+def test_losses_and_boxes_use_the_same_direction_bins(offset: float) -> None:
+    """Outputs that a loss of nothing asks for decode to the labelled headings."""
+    head = small_second(direction_offset=offset).dense_head
+    targets = head.targets([LabelledBoxes(torch.from_numpy(BOXES), torch.tensor([0, 0, 1]))])
+    wanted = targets.boxes[:, 6]
+    bins = ((wanted - offset) % (2 * np.pi) / np.pi).long()
+    anchors = targets.labels.shape[1]
+    codes, directions = torch.zeros(1, anchors, 7), torch.zeros(1, anchors, 2)
+    codes[0, targets.positives] = head.target_codes(targets)
+    directions[0, targets.positives, bins] = 50.0
+    outputs = AnchorOutputs(torch.zeros(1, anchors, 2), codes, directions)
+    assert float(head.losses(outputs, targets)["loss_direction"]) < 1e-6
+    yaw = head.decode(outputs)[0, targets.positives, 6]
+    assert len(set(bins.tolist())) == 2
+    assert torch.allclose((yaw - wanted).cos(), torch.ones_like(yaw))
+
+
+def test_a_direction_offset_in_degrees_is_refused() -> None:
+    with pytest.raises(ValueError, match="direction_offset=-90 must be an angle in radians"):
+        small_second(direction_offset=-90)
