@@ -18,6 +18,7 @@ from adperception.checkpoint.load import read_tensors
 from adperception.config import load_config
 from adperception.engine import label_efficiency
 from adperception.engine.claims import claimed
+from adperception.engine.hooks.run_report import RunReport
 from adperception.engine.label_efficiency import StudyRun, default_metric, read_cell, run_study
 from adperception.engine.label_efficiency_plan import Study, plan_cells, with_sections
 from adperception.engine.run import RunOptions, train
@@ -43,6 +44,12 @@ train_dataset = dict({DATA}, split="train")
 optimizer = dict(type="AdamW", lr=0.003)
 train = dict(steps=3, batch_size=2)
 """
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of single runs, which take longer than the runs do here; ``test_run_report.py`` looks at them."""
+    monkeypatch.setattr(RunReport, "_pictures", lambda *_: [])
 
 
 @pytest.fixture(scope="module")
