@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-__all__ = ["Processes", "average_in_rank_order", "start_processes"]
+__all__ = ["Processes", "average_in_rank_order", "launched_processes", "start_processes"]
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _Result = TypeVar("_Result")
@@ -109,6 +109,11 @@ class Processes:
             self.patient_group = None
             gc.collect()
             dist.destroy_process_group()
+
+
+def launched_processes() -> int:
+    """How many processes ``torchrun`` started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def average_in_rank_order(bucket: Any) -> torch.futures.Future[torch.Tensor]:

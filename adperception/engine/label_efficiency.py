@@ -24,6 +24,7 @@ from adperception.checkpoint.layout import newest_complete, step_directory
 from adperception.engine.checkpointing import checkpoint_root
 from adperception.engine.claims import claimed
 from adperception.engine.console import say
+from adperception.engine.distributed import launched_processes
 from adperception.engine.label_efficiency_plan import Cell, Study, plan_cells, with_sections
 from adperception.engine.label_efficiency_report import StudyResults, collect_results, write_report
 from adperception.engine.results import describe_machine, write_json
@@ -77,7 +78,7 @@ def run_study(study: Study, run: StudyRun, train: Train = train) -> StudyResults
     Raises:
         ValueError: for anything that does not fit, before the first cell where possible.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if launched_processes() > 1:
         raise ValueError("label_efficiency runs in one process; start it without torchrun.")
     work_dir = run.work_dir.resolve()
     for config in (study.detector, *study.pretraining.values()):
