@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         simulation = _simulation(options)
         root = simulation()
-    except (ValueError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(error, file=sys.stderr)
         return 1
     speed = simulation.frames_per_second_per_core

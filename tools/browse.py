@@ -40,13 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("work_dirs/browse"), help="folder for the pictures")
     parser.add_argument("--frames", type=int, default=8, help="number of frames")
     parser.add_argument(
-        "--cfg-options", nargs="*", default=[], metavar="a.b=c", help="values that replace the config's"
+        "--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="values of the config"
     )
     options = parser.parse_args(arguments)
     try:
         settings = parse_settings(load_config(options.config, options.cfg_options).values)
         paths = browse(settings, options.out, options.frames)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
     print(f"{len(paths)} pictures in {options.out}")

@@ -31,7 +31,7 @@ def main() -> int:
         print(f"{arguments.config} -> {work_dir}", flush=True)
     try:
         return _train(arguments, work_dir, is_main)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         _keep_traceback(work_dir, rank)
         return 1

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--viewer", action="store_true", help="windows instead of files (pip install adperception[viz])"
     )
     parser.add_argument(
-        "--cfg-options", nargs="*", default=[], metavar="a.b=c", help="values that replace the config's"
+        "--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="values of the config"
     )
     options = parser.parse_args(arguments)
     try:

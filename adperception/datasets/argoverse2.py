@@ -117,14 +117,18 @@ class Argoverse2(LidarDataset):
             points[:, self.channels.index("intensity")] /= 255
         cloud, dropped = drop_non_finite(PointCloud(points, self.channels))
         notes = [f"{dropped:,} of {len(points):,} points hold NaN or infinity and were dropped."] if dropped else []
-        boxes = self._read_boxes(index)[0] if self.labelled else None
+        boxes = self.read_boxes(index)
         if boxes is not None and not boxes:
             notes.append("The annotations have no box of this sweep.")
         return LidarFrame(self.frame_ids[index], cloud, boxes, notes=tuple(notes))
 
+    def read_boxes(self, index: int) -> Boxes3D | None:
+        """The boxes of frame ``index`` without its cloud; ``None`` if unlabelled."""
+        return self._annotations(index)[0] if self.labelled else None
+
     def stated_points(self, index: int) -> NDArray[np.int64] | None:
         """``(M,)`` numbers of points in the boxes as the annotations state them (``num_interior_pts``)."""
-        return self._read_boxes(index)[1] if self.labelled else None
+        return self._annotations(index)[1] if self.labelled else None
 
     def read_pose(self, index: int) -> NDArray[np.float64]:
         """``(4, 4)`` transform of the car's frame to the city's, metres, at the time of frame ``index``."""
@@ -158,7 +162,7 @@ class Argoverse2(LidarDataset):
         log, _, time = self.frame_ids[index].partition("/")
         return self.directory / log, int(time)
 
-    def _read_boxes(self, index: int) -> tuple[Boxes3D, NDArray[np.int64]]:
+    def _annotations(self, index: int) -> tuple[Boxes3D, NDArray[np.int64]]:
         log, time = self._log_and_time(index)
         path = log / "annotations.feather"
         table = read_feather(path, ("timestamp_ns", "category", *_SIZE, *_POSE, "num_interior_pts"))

@@ -126,6 +126,10 @@ class LidarDataset(ABC):
     def read(self, index: int) -> LidarFrame:
         """Frame ``index`` as it is on disk: no chance, no transforms, boxes of all classes."""
 
+    def read_boxes(self, index: int) -> Boxes3D | None:
+        """The boxes of ``read(index)``, ``None`` without labels. Overridden where they can be had without the cloud."""
+        return self.read(index).boxes
+
     def read_labelled(self, index: int) -> tuple[PointCloud, Boxes3D, NDArray[np.int32]]:
         """What objects are cut from for ground-truth sampling; without labels no boxes.
 

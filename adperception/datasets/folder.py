@@ -108,7 +108,14 @@ class Folder(LidarDataset):
                     f"Intensity reaches {largest * self.intensity_max:g}, models expect 0..1: give intensity_max= the "
                     "sensor's largest value (often 255).",
                 )
-        return LidarFrame(frame_id, cloud, self._boxes(index), notes=notes)
+        return LidarFrame(frame_id, cloud, self.read_boxes(index), notes=notes)
+
+    def read_boxes(self, index: int) -> Boxes3D | None:
+        """The boxes that the table states; ``None`` without one."""
+        if self._table is None:
+            return None
+        row = int(self._rows[index])
+        return self._table.boxes_of(row) if row >= 0 else Boxes3D.empty()
 
     def read_labelled(self, index: int) -> tuple[PointCloud, Boxes3D, NDArray[np.int32]]:
         """The frame as read, with the difficulties of the table (0 where it states none)."""
@@ -132,12 +139,6 @@ class Folder(LidarDataset):
             "intensity_max": f"{self.intensity_max:g}",
             "labels_sha256": digest,
         }
-
-    def _boxes(self, index: int) -> Boxes3D | None:
-        if self._table is None:
-            return None
-        row = int(self._rows[index])
-        return self._table.boxes_of(row) if row >= 0 else Boxes3D.empty()
 
     def _find(self, name: str | Path) -> Path:
         """A file named relative to ``root``, or else to the current folder."""

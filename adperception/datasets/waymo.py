@@ -118,11 +118,14 @@ class Waymo(LidarDataset):
         Boxes in which Waymo counted no LiDAR point are left out.
         """
         cloud, notes = self.read_cloud(index)
-        boxes = None
-        if self.labelled:
-            labels = self._read_labels(index)
-            boxes = Boxes3D(labels.boxes, labels.names).select(labels.points > 0)
-        return LidarFrame(self.frame_ids[index], cloud, boxes, notes=notes)
+        return LidarFrame(self.frame_ids[index], cloud, self.read_boxes(index), notes=notes)
+
+    def read_boxes(self, index: int) -> Boxes3D | None:
+        """The boxes of frame ``index`` that hold points, without reading the cloud; ``None`` if unlabelled."""
+        if not self.labelled:
+            return None
+        labels = self._read_labels(index)
+        return Boxes3D(labels.boxes, labels.names).select(labels.points > 0)
 
     def read_cloud(self, index: int) -> tuple[PointCloud, tuple[str, ...]]:
         """The cloud of frame ``index`` and remarks on it."""

@@ -83,7 +83,7 @@ def run_study(study: Study, run: StudyRun, train: Train = train) -> StudyResults
     work_dir = run.work_dir.resolve()
     for config in (study.detector, *study.pretraining.values()):
         check_names(parse_settings(config.values))
-    _prepare_data(study)
+    _prepare_data(study, work_dir)
     cells = plan_cells(study)
     metric = run.metric or default_metric(study)
     done = [cell for cell in cells if read_cell(work_dir, cell) is not None]
@@ -210,12 +210,21 @@ def _collect(study: Study, cells: Sequence[Cell], work_dir: Path, metric: str, r
     )
 
 
-def _prepare_data(study: Study) -> None:
-    """Make the data that the configs name, so that their frames can be counted."""
-    for config in (study.detector, *study.pretraining.values()):
-        prepare = parse_settings(config.values).prepare
-        if prepare is not None:
-            build(PREPARATIONS, prepare)()
+def _prepare_data(study: Study, work_dir: Path) -> None:
+    """Make the data that the configs name, so that their frames can be counted.
+
+    Of several starts one makes them while the others wait: two at once would write the same files, and the quicker one
+    would train on what the other is just writing again.
+    """
+    sections = [parse_settings(config.values).prepare for config in (study.detector, *study.pretraining.values())]
+    preparations = [build(PREPARATIONS, section) for section in sections if section is not None]
+    while preparations:
+        with claimed(work_dir / "prepare") as mine:
+            if mine:
+                for prepare in preparations:
+                    prepare()
+                return
+        time.sleep(_POLL_SECONDS)
 
 
 @contextmanager

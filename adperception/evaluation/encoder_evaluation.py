@@ -23,6 +23,7 @@ from adperception.evaluation.representation import (
     spectrum_area,
     standard_deviation,
 )
+from adperception.models.backbones.voxel_backbone_8x import BEV_STRIDE
 from adperception.registry import EVALUATIONS
 from adperception.structures import LidarBatch, Voxels
 
@@ -128,5 +129,5 @@ def occupied_rows(bev: Tensor, voxels: Voxels) -> Tensor:
     """Rows of unit length ``(n, C)`` of a map ``(B, C, H, W)`` at the cells (8 x 8 voxels) that hold a voxel."""
     batch, _, y, x = voxels.coordinates.long().unbind(1)
     cells = torch.zeros(bev.shape[0], *bev.shape[2:], dtype=torch.bool, device=bev.device)
-    cells[batch, y // 8, x // 8] = True
+    cells[batch, y // BEV_STRIDE, x // BEV_STRIDE] = True
     return F.normalize(bev.permute(0, 2, 3, 1)[cells], dim=1)

@@ -20,7 +20,7 @@ from adperception.evaluation.once_precision import (
 )
 from adperception.evaluation.overlapping_pairs import BoxTable
 from adperception.registry import EVALUATIONS
-from adperception.structures import Boxes3D, Detections, LidarFrame
+from adperception.structures import Boxes3D, Detections
 
 __all__ = ["LabelledFrames", "OnceAP"]
 
@@ -41,8 +41,8 @@ class LabelledFrames(Protocol):
 
     frame_ids: Sequence[str]
 
-    def read(self, index: int) -> LidarFrame:
-        """A frame as it is on disk."""
+    def read_boxes(self, index: int) -> Boxes3D | None:
+        """The boxes of a frame; ``None`` if it has no labels."""
 
 
 @EVALUATIONS.register_module()
@@ -84,7 +84,7 @@ class OnceAP(DetectionEvaluation):
     def _bind(self, dataset: Any) -> None:
         if not isinstance(dataset, LabelledFrames):
             raise ValueError(
-                f"OnceAP needs a dataset with read(index) and frame_ids; {type(dataset).__name__} is none."
+                f"OnceAP needs a dataset with read_boxes(index) and frame_ids; {type(dataset).__name__} is none."
             )
         self._dataset, self._index = dataset, FrameIndex("OnceAP", dataset.frame_ids)
         self._boxes(dataset.frame_ids[0])
@@ -120,7 +120,7 @@ class OnceAP(DetectionEvaluation):
         return "\n".join([*lines, *remarks(metrics, names, ["overall_AP"])])
 
     def _boxes(self, frame_id: str) -> Boxes3D:
-        boxes = self._dataset.read(self._index[frame_id]).boxes
+        boxes = self._dataset.read_boxes(self._index[frame_id])
         if boxes is None:
             raise ValueError(
                 f"OnceAP: frame {frame_id} of {type(self._dataset).__name__} has no labels. Evaluate on a labelled "

@@ -27,6 +27,12 @@ class Losses:
     total: Tensor
     terms: Mapping[str, Tensor] = field(default_factory=dict)
 
+    @classmethod
+    def sum_of(cls, terms: Mapping[str, Tensor]) -> Losses:
+        """The sum of weighted terms is to be minimised; it is logged as ``loss`` beside them."""
+        total = torch.stack(list(terms.values())).sum()
+        return cls(total, {name: value.detach() for name, value in {"loss": total, **terms}.items()})
+
 
 class TrainableModel(nn.Module, ABC):
     """A model that the engine can train without knowing what it is.

@@ -159,7 +159,7 @@ def test_damaged_files_are_named(tree: Path) -> None:
     annotations = tree / "sensor/train/log_a/annotations.feather"
     write_annotations(annotations, [99], [("DOG", DOG), ("DOG", (1, 1, 1, 0, 1, 1, 0))])
     with pytest.raises(ValueError, match=r"annotations\.feather: row 1 \(frame log_a/99\) is no box"):
-        Argoverse2(tree)._read_boxes(0)
+        Argoverse2(tree).read_boxes(0)
 
 
 def test_boxes_out_of_range_go_with_the_crop(tree: Path) -> None:

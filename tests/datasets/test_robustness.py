@@ -107,6 +107,18 @@ def test_empty_frames_and_boxes_out_of_range_make_batches(tree: Tree) -> None:
     assert set(batch.voxels.coordinates[:, 0].tolist()) == {0, 1, 2, 3}
 
 
+def test_boxes_can_be_read_without_the_cloud(tree: Tree) -> None:
+    """As a metric reads them; KITTI's cloud is needed to say what was cut."""
+    dataset = tree.open()
+    for index in range(4):
+        boxes, frame = dataset.read_boxes(index), dataset.read(index)
+        assert boxes.names == frame.boxes.names
+        np.testing.assert_array_equal(boxes.boxes, frame.boxes.boxes)
+    if not isinstance(dataset, KITTI):
+        tree.cloud.unlink()
+        assert len(dataset.read_boxes(2)) == 2
+
+
 def test_empty_frames_can_be_replaced(tree: Tree) -> None:
     dataset = tree.open(classes=["Tram"], replace_empty_frames=True)
     assert {dataset.get(i, rng(i)).frame_id for i in range(4)} == {dataset.frame_ids[3]}

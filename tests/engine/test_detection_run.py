@@ -105,3 +105,15 @@ def test_predictions_of_another_split_are_refused(config_path, tmp_path):
     path.write_text("".join(lines))
     with pytest.raises(ValueError, match=r"3 validation frames have no line in it"):
         evaluate_predictions(config, path, tmp_path / "test")
+
+
+def test_an_evaluation_that_fails_on_the_disk_leaves_a_checkpoint(config_path, tmp_path, monkeypatch):
+    def full_disk(path, predictions):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("adperception.evaluation.detection_evaluation.write_predictions", full_disk)
+    config_path.write_text(toy_detector.CONFIG + "checkpoint = dict(every_steps=100)\n", encoding="utf-8")
+    config = load_config(config_path)
+    with pytest.raises(OSError, match="no space left"):
+        train(config, RunOptions(tmp_path / "run", device="cpu"))
+    assert (tmp_path / "run/checkpoints/step_00000002").is_dir()

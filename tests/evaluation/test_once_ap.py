@@ -5,7 +5,7 @@ import pytest
 
 from adperception.evaluation.once_ap import OnceAP
 from adperception.registry import EVALUATIONS, build
-from adperception.structures import XYZI, Boxes3D, Detections, LidarFrame, PointCloud
+from adperception.structures import Boxes3D, Detections
 
 BOXES = Boxes3D(np.float32([[10, 0, 0, 4, 2, 1.5, 0], [40, 5, 0, 4, 2, 1.5, 1]]), ("Car", "Truck"))
 
@@ -16,9 +16,8 @@ class TwoFrames:
     def __init__(self, labelled: bool = True) -> None:
         self.labelled = labelled
 
-    def read(self, index: int) -> LidarFrame:
-        boxes = (BOXES, Boxes3D.empty())[index] if self.labelled else None
-        return LidarFrame(self.frame_ids[index], PointCloud(np.zeros((0, 4), np.float32), XYZI), boxes)
+    def read_boxes(self, index: int) -> Boxes3D | None:
+        return (BOXES, Boxes3D.empty())[index] if self.labelled else None
 
 
 def bound(**options) -> OnceAP:

@@ -60,7 +60,7 @@ class Evaluations(Hook):
             return
         try:
             self._run(trainer, due)
-        except ValueError:
+        except (ValueError, OSError):
             # What was learnt must not be lost with the evaluation.
             path = save_checkpoint(trainer)
             if trainer.processes.is_main:
@@ -84,7 +84,7 @@ class Evaluations(Hook):
         if trainer.processes.is_main:
             try:
                 metrics = self._compute(trainer, due)
-            except ValueError as error:
+            except (ValueError, OSError) as error:  # a full disk, a label file that went away
                 if trainer.processes.world_size == 1:
                     raise
                 problem = str(error)

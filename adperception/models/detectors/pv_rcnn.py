@@ -146,8 +146,7 @@ class PVRCNN(SECOND):
         terms = self.dense_head.losses(stage.anchors, self.dense_head.targets(frames))
         terms["loss_point"] = self.point_head.loss(stage.logits, stage.keypoints.xyz, stage.keypoints.frames, frames)
         terms |= self.roi_head.losses(outputs, targets)
-        total = torch.stack(list(terms.values())).sum()
-        return Losses(total, {name: value.detach() for name, value in {"loss": total, **terms}.items()})
+        return Losses.sum_of(terms)
 
     def first_stage(self, batch: LidarBatch) -> FirstStage:
         """Everything up to the proposals."""

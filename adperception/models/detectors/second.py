@@ -100,9 +100,7 @@ class SECOND(VoxelDetector):
 
     def losses(self, outputs: AnchorOutputs, frames: Sequence[LabelledBoxes]) -> Losses:
         """The losses of given outputs, given each frame's objects."""
-        terms = self.dense_head.losses(outputs, self.dense_head.targets(frames))
-        total = torch.stack(list(terms.values())).sum()
-        return Losses(total, {name: value.detach() for name, value in {"loss": total, **terms}.items()})
+        return Losses.sum_of(self.dense_head.losses(outputs, self.dense_head.targets(frames)))
 
     def detect(self, voxels: Voxels) -> list[ScoredBoxes]:
         """The objects of each frame, best first."""

@@ -29,9 +29,9 @@ def small_centerpoint(**options: Any) -> CenterPoint:
 def frame(name: str, boxes: Boxes3D | None, empty: bool = False) -> LidarFrame:
     """Points on a ground plane and inside the boxes."""
     rng = np.random.default_rng(0)
-    clouds = [rng.uniform([-6.4, -6.4, -0.1, 0.1], [6.4, 6.4, 0.1, 0.2], size=(800, 4))]
+    clouds = [rng.uniform([-6.4, -6.4, -0.1, 0.1], [6.4, 6.4, 0.1, 0.2], size=(200, 4))]
     for x, y, z, length, width, height, yaw in boxes.boxes if boxes is not None else ():
-        local = rng.uniform(-0.5, 0.5, size=(400, 3)) * [length, width, height]
+        local = rng.uniform(-0.5, 0.5, size=(200, 3)) * [length, width, height]
         turned_x = local[:, 0] * np.cos(yaw) - local[:, 1] * np.sin(yaw)
         turned_y = local[:, 0] * np.sin(yaw) + local[:, 1] * np.cos(yaw)
         front = 0.4 + 0.5 * (local[:, 0] > 0)  # the front is brighter, so that the direction shows

@@ -39,10 +39,10 @@ def small_model(**options: Any) -> PVRCNN:
 def frame(name: str, boxes: Boxes3D, points: bool = True) -> LidarFrame:
     """Points on the ground and on the surfaces of the boxes."""
     rng = np.random.default_rng(0)
-    clouds = [rng.uniform([0, -6.4, -1.8, 0.1], [12.8, 6.4, -1.7, 0.2], size=(1500, 4))]
+    clouds = [rng.uniform([0, -6.4, -1.8, 0.1], [12.8, 6.4, -1.7, 0.2], size=(500, 4))]
     for x, y, z, length, width, height, yaw in BOXES:
-        local = rng.uniform(-0.5, 0.5, size=(300, 3))
-        local[np.arange(300), rng.integers(0, 3, 300)] = rng.choice([-0.5, 0.5], 300)
+        local = rng.uniform(-0.5, 0.5, size=(150, 3))
+        local[np.arange(150), rng.integers(0, 3, 150)] = rng.choice([-0.5, 0.5], 150)
         local *= [length, width, height]
         turned_x = local[:, 0] * np.cos(yaw) - local[:, 1] * np.sin(yaw)
         turned_y = local[:, 0] * np.sin(yaw) + local[:, 1] * np.cos(yaw)

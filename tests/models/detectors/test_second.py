@@ -38,11 +38,11 @@ def small_second(**options: Any) -> SECOND:
 def frame(name: str, boxes: Boxes3D | None, empty: bool = False) -> LidarFrame:
     """Points on a ground plane and on the surfaces of the boxes."""
     rng = np.random.default_rng(0)
-    ground = rng.uniform([0, -6.4, -1.8, 0.1], [12.8, 6.4, -1.7, 0.2], size=(2000, 4))
+    ground = rng.uniform([0, -6.4, -1.8, 0.1], [12.8, 6.4, -1.7, 0.2], size=(600, 4))
     clouds = [ground]
     for x, y, z, length, width, height, yaw in boxes.boxes if boxes is not None else ():
-        local = rng.uniform(-0.5, 0.5, size=(400, 3))
-        local[np.arange(400), rng.integers(0, 3, 400)] = rng.choice([-0.5, 0.5], 400)
+        local = rng.uniform(-0.5, 0.5, size=(200, 3))
+        local[np.arange(200), rng.integers(0, 3, 200)] = rng.choice([-0.5, 0.5], 200)
         local *= [length, width, height]
         turned = np.stack(
             [
