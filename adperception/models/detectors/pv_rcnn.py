@@ -162,6 +162,8 @@ class PVRCNN(SECOND):
         found = []
         for one in zip(self.dense_head.decode(outputs), scores, labels, strict=True):
             frame = ScoredBoxes(*one)
+            # The second stage learns from these: an infinite size would make its gradients NaN.
+            frame = frame.select(frame.boxes.isfinite().all(dim=-1))
             kept = rotated_nms(
                 frame.boxes, frame.scores, limits.nms_iou, pre_max=limits.pre_max, post_max=limits.post_max
             )
