@@ -46,7 +46,7 @@ def config(root: Path, tmp_path: Path) -> Config:
 def test_random_and_stored_encoders(config: Config, tmp_path: Path) -> None:
     data = probe_data(config, SMALL, torch.device("cpu"))
     assert data.class_names == ("Car", "Pedestrian")
-    assert (data.bank.frames, data.queries.frames) == (8, 4)
+    assert (len(data.bank.frames), len(data.queries.frames)) == (8, 4)
     random = probe_encoder(data, "random", SMALL)
     assert random == pytest.approx(probe_encoder(data, "random", SMALL), nan_ok=True)
     for probe in ("knn", "linear"):
