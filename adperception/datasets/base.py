@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from adperception.registry import TRANSFORMS, build
 from adperception.structures import Boxes3D, LidarFrame, PointCloud
 
-__all__ = ["DatasetTransform", "FrameIds", "LidarDataset", "Transform", "read_split"]
+__all__ = ["DatasetTransform", "FrameIds", "LidarDataset", "Transform", "read_split", "subset"]
 
 _REPLACEMENT_TRIES = 100
 
@@ -106,7 +106,7 @@ class LidarDataset(ABC):
     ) -> None:
         names = frame_ids if isinstance(frame_ids, Sequence) else list(frame_ids)
         self.split_size = len(names)
-        self.frame_ids: Sequence[str] = FrameIds(_subset(names, fraction, interval, type(self).__name__))
+        self.frame_ids: Sequence[str] = FrameIds(subset(names, fraction, interval, type(self).__name__))
         self.classes = None if classes is None else tuple(classes)
         self.replace_empty_frames = replace_empty_frames
         self.transforms: tuple[Transform, ...] = tuple(
@@ -200,7 +200,12 @@ class LidarDataset(ABC):
         )
 
 
-def _subset(names: Sequence[str], fraction: float, interval: int, dataset: str) -> Sequence[str]:
+def subset(names: Sequence[str], fraction: float, interval: int, dataset: str) -> Sequence[str]:
+    """The first ``int(n * fraction)`` names, and of them every ``interval``-th.
+
+    Raises:
+        ValueError: if ``fraction`` or ``interval`` is out of range or leaves no frame of ``dataset``.
+    """
     if not 0 < fraction <= 1:
         raise ValueError(f"{dataset}: fraction={fraction} must be above 0 and at most 1 (0.05 is 5 %).")
     if interval < 1 or int(interval) != interval:

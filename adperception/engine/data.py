@@ -29,6 +29,10 @@ class FrameDataset(Protocol):
         """Number of frames."""
         ...
 
+    def read(self, index: int) -> Any:
+        """Frame ``index`` as it is stored."""
+        ...
+
     def get(self, index: int, rng: np.random.Generator) -> Any:
         """Frame ``index``, transformed with draws from ``rng``."""
         ...

@@ -17,6 +17,7 @@ __all__ = ["apply_schedule", "build_optimizer"]
 # AdamW decays every parameter it is given by ``p *= 1 - lr * weight_decay`` before the Adam step, batch norm included:
 # the decoupled decay that the one-cycle recipe of AD-L-JEPA asks for.
 OPTIMIZERS.register_module(name="AdamW", module=torch.optim.AdamW)
+OPTIMIZERS.register_module(name="Adam", module=torch.optim.Adam)
 OPTIMIZERS.register_module(name="SGD", module=torch.optim.SGD)
 
 

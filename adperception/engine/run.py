@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from adperception.checkpoint.save import remove_leftovers
 from adperception.config import Config, format_config
@@ -34,6 +37,8 @@ from adperception.registry import DATASETS, EVALUATIONS, MODELS, OPTIMIZERS, PRE
 from adperception.structures import VoxelGrid
 
 __all__ = ["RunOptions", "train"]
+
+STATISTICS_FRAMES = 256
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,8 @@ def _build(config: Config, settings: Settings, options: RunOptions, processes: P
     origin = None if settings.init is None or options.resume else load_initial_weights(model, settings.init)
     if origin is not None and processes.is_main:
         say(origin.sentence)
+    if not options.resume:
+        model.before_training(_spread_frames(dataset))
     model.to(processes.device)
     ground_height = _check_data(dataset, model, processes)
     return Trainer(
@@ -126,6 +133,13 @@ def _build(config: Config, settings: Settings, options: RunOptions, processes: P
         origin=None if origin is None else origin.record,
         ground_height=ground_height,
     )
+
+
+def _spread_frames(dataset: FrameDataset) -> Iterator[Any]:
+    """Training frames evenly spread over the split, as stored."""
+    total = len(dataset)
+    for index in np.unique(np.linspace(0, total - 1, min(STATISTICS_FRAMES, total)).round().astype(int)):
+        yield dataset.read(int(index))
 
 
 def _runner(trainer: Trainer, options: RunOptions) -> TrainingRunner:

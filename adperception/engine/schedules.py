@@ -11,7 +11,7 @@ from typing import Protocol
 
 from adperception.registry import SCHEDULES
 
-__all__ = ["Constant", "OneCycle", "Schedule", "ScheduleValues"]
+__all__ = ["Constant", "OneCycle", "Schedule", "ScheduleValues", "StepDecay"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,32 @@ class OneCycle:
         ends, peak = self.momentum
         momentum = _cosine(ends, peak, fraction) if step < border else _cosine(peak, ends, fraction)
         return ScheduleValues(rate, momentum)
+
+
+@SCHEDULES.register_module()
+@dataclass(frozen=True)
+class StepDecay:
+    """The learning rate times ``factor`` at the start of each of ``stages`` equal parts of a run but the first.
+
+    0.9 and 15: times 0.9 after every 20 of 300 epochs (the radar protocol of MVRSS).
+
+    Attributes:
+        factor: what the learning rate is multiplied by.
+        stages: number of equal parts.
+    """
+
+    factor: float = 0.9
+    stages: int = 15
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor <= 1 or self.stages < 1:
+            raise ValueError(
+                f"StepDecay: factor={self.factor} must be above 0 and at most 1, stages={self.stages} at least 1."
+            )
+
+    def at(self, step: int, total_steps: int, peak_learning_rate: float) -> ScheduleValues:
+        """See ``Schedule.at``."""
+        return ScheduleValues(peak_learning_rate * self.factor ** (step * self.stages // total_steps), None)
 
 
 def _cosine(start: float, end: float, fraction: float) -> float:

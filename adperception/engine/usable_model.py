@@ -12,12 +12,12 @@ from adperception.engine.trainer import Trainer
 from adperception.evaluation.batch_norm_statistics import with_reestimated_batch_norm
 from adperception.models.base import TrainableModel
 
-__all__ = ["usable_detector"]
+__all__ = ["usable_model"]
 
 STATISTICS_FRAMES = 64
 
 
-def usable_detector(trainer: Trainer) -> tuple[TrainableModel, str]:
+def usable_model(trainer: Trainer) -> tuple[TrainableModel, str]:
     """The model to evaluate, and in words where its batch-norm statistics come from.
 
     With ``train.batch_norm_statistics = "re-estimated"`` it is a copy in evaluation mode, its statistics averaged over

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from adperception.models.base import TrainableModel
 
-__all__ = ["Evaluation"]
+__all__ = ["Evaluation", "PredictionEvaluation"]
 
 
 class Evaluation(Protocol):
@@ -35,3 +37,40 @@ class Evaluation(Protocol):
             step: optimizer steps done so far.
         """
         ...
+
+
+class PredictionEvaluation(ABC):
+    """An ``Evaluation`` that compares the predictions of a ``PredictionModel`` with labels.
+
+    Args:
+        every_epochs: how often it runs during training.
+    """
+
+    headline: tuple[str, ...] = ()
+
+    def __init__(self, every_epochs: int = 1) -> None:
+        if every_epochs < 1:
+            raise ValueError(f"{type(self).__name__}: every_epochs={every_epochs} must be at least 1.")
+        self.every_epochs = every_epochs
+
+    @abstractmethod
+    def bind(self, dataset: Any, folder: Path | None = None) -> None:
+        """Get to know the validation dataset; predictions are written to ``folder`` if one is given.
+
+        Raises:
+            ValueError: if the dataset has no labels that this evaluation understands.
+        """
+
+    @abstractmethod
+    def __call__(
+        self, model: TrainableModel, batches: Iterable[Any], *, device: torch.device, step: int
+    ) -> dict[str, float]:
+        """See ``Evaluation``."""
+
+    @abstractmethod
+    def rehearse(self, model: TrainableModel, batches: Iterable[Any], *, device: torch.device) -> None:
+        """Go through a whole evaluation of a few frames and keep nothing: a broken one is found before training."""
+
+    @abstractmethod
+    def report(self, metrics: Mapping[str, float]) -> str:
+        """The metrics as a table for people; NaN reads ``n/a``."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from adperception.evaluation.base import PredictionEvaluation
 from adperception.evaluation.predictions import predict_frames, write_predictions
 from adperception.models.base import DetectionModel, TrainableModel
 from adperception.structures import Detections
@@ -16,19 +17,15 @@ from adperception.structures import Detections
 __all__ = ["DetectionEvaluation"]
 
 
-class DetectionEvaluation(ABC):
+class DetectionEvaluation(PredictionEvaluation):
     """Base of the evaluations of detectors; an ``Evaluation`` for the engine, and usable with stored predictions.
 
     Args:
         every_epochs: how often it runs during training.
     """
 
-    headline: tuple[str, ...] = ()
-
     def __init__(self, every_epochs: int = 1) -> None:
-        if every_epochs < 1:
-            raise ValueError(f"{type(self).__name__}: every_epochs={every_epochs} must be at least 1.")
-        self.every_epochs = every_epochs
+        super().__init__(every_epochs)
         self._folder: Path | None = None
 
     def bind(self, dataset: Any, folder: Path | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adperception.structures import Detections, LidarBatch, VoxelGrid
 
-__all__ = ["DetectionModel", "Losses", "TrainableModel"]
+__all__ = ["DetectionModel", "Losses", "PredictionModel", "TrainableModel"]
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,27 @@ class TrainableModel(nn.Module, ABC):
     def collate(self, training: bool) -> Callable[[Sequence[Any]], Any]:
         """A small picklable callable that turns a list of dataset frames into this model's batch (runs in workers)."""
 
+    def before_training(self, frames: Iterable[Any]) -> None:
+        """Called once, before the first step of a new run (on every process; not when a run is resumed).
+
+        Args:
+            frames: training frames evenly spread over the split, as stored (not augmented), read when iterated over:
+                for statistics that belong to the weights, such as the normalisation of the input.
+        """
+
     def after_optimizer_step(self, step: int, total_steps: int) -> None:
         """Called after optimizer step ``step`` (0, 1, ... ``total_steps`` - 1), identically on every rank."""
 
 
-class DetectionModel(TrainableModel):
+class PredictionModel(TrainableModel):
+    """A model whose output can be judged frame by frame against labels."""
+
+    @abstractmethod
+    def predict(self, batch: Any) -> list[Any]:
+        """What is found in each frame of ``batch``. To be called in evaluation mode; computes no gradients."""
+
+
+class DetectionModel(PredictionModel):
     """A model that finds boxes.
 
     Attributes:

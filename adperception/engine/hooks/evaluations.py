@@ -12,9 +12,8 @@ from adperception.engine.data import ValidationBatches
 from adperception.engine.hooks.log_files import LogFiles
 from adperception.engine.mmengine_runner import Hook
 from adperception.engine.trainer import StepOutcome, Trainer
-from adperception.engine.usable_model import usable_detector
-from adperception.evaluation.base import Evaluation
-from adperception.evaluation.detection_evaluation import DetectionEvaluation
+from adperception.engine.usable_model import usable_model
+from adperception.evaluation.base import Evaluation, PredictionEvaluation
 from adperception.models.base import TrainableModel
 
 __all__ = ["Evaluations"]
@@ -37,15 +36,15 @@ class Evaluations(Hook):
         self._log = log
 
     def before_run(self, trainer: Trainer) -> None:
-        """Before the first step: a baseline, and for detectors (which cannot have one yet) a rehearsal."""
-        detection = [e for e in self._evaluations if isinstance(e, DetectionEvaluation)]
-        for evaluation in detection:
+        """Before the first step: a baseline, and a rehearsal where there cannot be one yet (detections, masks)."""
+        judging = [e for e in self._evaluations if isinstance(e, PredictionEvaluation)]
+        for evaluation in judging:
             folder = trainer.work_dir / "predictions" / type(evaluation).__name__
             evaluation.bind(self._batches.dataset, folder)
         if trainer.progress.step > 0 or not trainer.settings.train.evaluate_first:
             return
-        self._rehearse(trainer, detection)
-        others = [e for e in self._evaluations if not isinstance(e, DetectionEvaluation)]
+        self._rehearse(trainer, judging)
+        others = [e for e in self._evaluations if not isinstance(e, PredictionEvaluation)]
         if others:
             self._run(trainer, others)
 
@@ -67,12 +66,12 @@ class Evaluations(Hook):
                 say(f"the evaluation failed; checkpoint written: {path} (python tools/test.py evaluates it)")
             raise
 
-    def _rehearse(self, trainer: Trainer, detection: Sequence[DetectionEvaluation]) -> None:
+    def _rehearse(self, trainer: Trainer, judging: Sequence[PredictionEvaluation]) -> None:
         """Two frames through the whole evaluation: what is broken is found now and not after an epoch."""
         batches = dataclasses.replace(self._batches, indices=self._batches.frames[:REHEARSAL_FRAMES])
 
         def rehearse() -> None:
-            for evaluation in detection:
+            for evaluation in judging:
                 evaluation.rehearse(trainer.model, batches, device=trainer.processes.device)
                 trainer.model.train()
 
@@ -103,17 +102,17 @@ class Evaluations(Hook):
             say(f"step {step}: {_headline(due, metrics)}")
             if trainer.is_done:
                 for evaluation in due:
-                    if isinstance(evaluation, DetectionEvaluation):
+                    if isinstance(evaluation, PredictionEvaluation):
                         say("\n" + evaluation.report(metrics) + "\n")
 
     def _compute(self, trainer: Trainer, due: Sequence[Evaluation]) -> dict[str, float]:
         metrics: dict[str, float] = {}
-        detector: TrainableModel | None = None
+        judged: TrainableModel | None = None
         for evaluation in due:
             model = trainer.model
-            if isinstance(evaluation, DetectionEvaluation):
-                detector = detector or usable_detector(trainer)[0]
-                model = detector
+            if isinstance(evaluation, PredictionEvaluation):
+                judged = judged or usable_model(trainer)[0]
+                model = judged
             found = evaluation(model, self._batches, device=trainer.processes.device, step=trainer.progress.step)
             trainer.model.train()
             for name, value in found.items():

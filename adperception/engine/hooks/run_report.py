@@ -16,12 +16,12 @@ from adperception.engine.console import say
 from adperception.engine.mmengine_runner import Hook
 from adperception.engine.results import write_results
 from adperception.engine.trainer import Trainer
-from adperception.engine.usable_model import usable_detector
+from adperception.engine.usable_model import usable_model
 from adperception.evaluation.batch_norm_statistics import with_reestimated_batch_norm
 from adperception.evaluation.predictions import predict_frames
 from adperception.evaluation.pretraining_model import is_pretraining_model
 from adperception.evaluation.summary_table import PRETRAINING_ROWS, summary_table
-from adperception.models.base import DetectionModel
+from adperception.models.base import DetectionModel, PredictionModel
 from adperception.structures import LidarBatch
 from adperception.visualization.detections_bev import detections_picture
 from adperception.visualization.pretraining_panel import write_run_pictures
@@ -71,8 +71,8 @@ class RunReport(Hook):
             say(f"the run is complete and saved, but its report is not: {error}")
 
     def _final_model(self, trainer: Trainer) -> tuple[nn.Module, str]:
-        if isinstance(trainer.model, DetectionModel):
-            return usable_detector(trainer)
+        if isinstance(trainer.model, PredictionModel):
+            return usable_model(trainer)
         if self._batches is None or not hasattr(trainer.model, "encode"):
             return trainer.model, "running averages"
         model = with_reestimated_batch_norm(

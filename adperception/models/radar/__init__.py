@@ -1,0 +1,1 @@
+"""Radar: segmentation and detection in range-azimuth-Doppler cubes."""
