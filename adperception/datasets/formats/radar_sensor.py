@@ -104,8 +104,8 @@ def read_radar_sensor(path: Path) -> RadarSensor:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} does not exist: it says what the cells of the cubes mean. Write it with data_tools/radar_folder.py "
-            "init."
+            f"{path} does not exist: it says what the cells of the cubes mean. Write it with "
+            "data_tools/radar_folder.py init."
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

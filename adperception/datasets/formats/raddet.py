@@ -5,7 +5,7 @@
     ROOT/{train,test}/RAD/PART/000000.npy       complex64 (range, azimuth, Doppler), row 0 far
     ROOT/{train,test}/gt/PART/000000.pickle     labels as downloaded
     ROOT/{train,test}/gt/PART/000000.json       labels as converted by data_tools/raddet.py; only these are read
-    ROOT/sensor.json                            ours, of simulated trees; without it the cells are those of RADDet's radar
+    ROOT/sensor.json                            ours, of simulated trees; without it: RADDet's radar
 
 A label file holds ``classes`` (N names), ``boxes`` (N x 6: centre in range, azimuth and Doppler, then the sizes, in
 cells of the cube; Doppler may reach beyond its ends, where it wraps around) and ``cart_boxes`` (N x 4, centre and size
@@ -123,8 +123,8 @@ def read_labels(path: Path) -> RADDetLabels:
         pickled = path.with_suffix(".pickle")
         if pickled.is_file():
             raise FileNotFoundError(
-                f"{path} does not exist, but {pickled.name} does: labels are pickles, which are never read here. Convert "
-                "them once with: python data_tools/raddet.py convert ROOT"
+                f"{path} does not exist, but {pickled.name} does: labels are pickles, which are never read here. "
+                "Convert them once with: python data_tools/raddet.py convert ROOT"
             )
         raise FileNotFoundError(f"{path} does not exist. Unpack the labels (gt) of RADDet there and convert them.")
     try:
@@ -183,7 +183,8 @@ def _rows(path: Path, name: str, values: Any, count: int, columns: int) -> NDArr
         rows = rows.reshape(0, columns)
     if rows.shape != (count, columns) or not np.isfinite(rows).all():
         raise ValueError(
-            f"{path}: {name} of shape {rows.shape} must be {count} rows (one per class name) of {columns} finite numbers."
+            f"{path}: {name} of shape {rows.shape} must be {count} rows (one per class name) of {columns} finite "
+            "numbers."
         )
     return rows
 
