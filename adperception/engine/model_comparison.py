@@ -20,14 +20,14 @@ from typing import Any
 import torch
 
 from adperception.engine.cell_runs import POLL_SECONDS, Train, can_go_on, make_data_once, time_limit, train_or_go_on
-from adperception.engine.cells import CELL_FILE, data_version, read_cell, with_sections
+from adperception.engine.cells import CELL_FILE, read_cell, with_sections
 from adperception.engine.checkpointing import checkpoint_root
 from adperception.engine.claims import claimed
 from adperception.engine.console import say
 from adperception.engine.distributed import launched_processes, start_processes
 from adperception.engine.evaluate import evaluate_weights
 from adperception.engine.hooks.run_report import WEIGHTS_FILE
-from adperception.engine.model_comparison_plan import Cell, Comparison, Planned, Planner, test_config
+from adperception.engine.model_comparison_plan import Cell, Comparison, Planned, Planner, on_test_frames
 from adperception.engine.model_comparison_report import ComparisonResults, collect_results, write_report
 from adperception.engine.results import describe_machine, write_json
 from adperception.engine.run import check_names, train
@@ -91,9 +91,10 @@ def run_comparison(
     with time_limit(run.time_limit_minutes) as is_over:
         while study.run_next(is_over):
             study.report()
-    if is_over():
-        say("stopped; the same command goes on from here")
-    return study.report()
+    results = study.report()
+    if not results.is_complete:
+        say(f"{len(results.places) - results.finished} cells are left; the same command goes on from here")
+    return results
 
 
 class _Study:
@@ -105,10 +106,6 @@ class _Study:
         self._started = time.time()
         make_data_once(comparison.models.values(), self._work_dir)
         self._planner = Planner(comparison)
-        self._test_data = {
-            name: data_version(test_config(config, comparison.test_split))["val_dataset"]
-            for name, config in comparison.models.items()
-        }
         self._finished: dict[tuple[str, str], Mapping[str, Any]] = {}
 
     def plan(self) -> list[Planned]:
@@ -151,8 +148,7 @@ class _Study:
             with claimed(self._work_dir / cell.folder) as mine:
                 # It may have been finished between the look and the claim.
                 if mine and self.found(cell) is None:
-                    self._run_cell(cell, f"cell {number} of {len(places)}")
-                    return not is_over()
+                    return self._run_cell(cell, f"cell {number} of {len(places)}") and not is_over()
             held = True
         if held:
             time.sleep(POLL_SECONDS)
@@ -164,13 +160,13 @@ class _Study:
             self._comparison,
             self._planner,
             self.found,
-            about={"test_data": self._test_data, "command": list(self._run.command)},
+            about={"test_data": self._planner.test_data, "command": list(self._run.command)},
         )
         write_report(results, self._run.work_dir)
         return results
 
-    def _run_cell(self, cell: Cell, number: str) -> None:
-        """Run or go on with a cell; a failure is written down."""
+    def _run_cell(self, cell: Cell, number: str) -> bool:
+        """Run or go on with a cell; a failure is written down. Returns whether it came to an end."""
         folder = self._work_dir / cell.folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FAILURE_FILE).unlink(missing_ok=True)
@@ -183,8 +179,9 @@ class _Study:
         except Exception as error:  # whatever it is, the other cells are worth having
             write_json(folder / FAILURE_FILE, {"error": str(error), "traceback": traceback.format_exc()})
             say(f"{_clock()}  {number} failed: {type(error).__name__}: {error}")
-            return
+            return True
         say(f"{_clock()}  {number} {self._sentence(cell) if finished else 'stopped, with a checkpoint'}")
+        return finished
 
     def _train_cell(self, cell: Cell, folder: Path) -> bool:
         """Train unless that is done; returns whether it is now."""
@@ -202,11 +199,9 @@ class _Study:
 
     def _test_cell(self, cell: Cell, folder: Path) -> None:
         device: torch.device = start_processes(self._run.device).device
-        config = test_config(cell.config, self._comparison.test_split)
+        config = on_test_frames(cell.config, self._comparison.test_split)
         metrics = self._evaluate(config, folder / WEIGHTS_FILE, folder / "test", device, self._run.workers)
-        write_json(
-            folder / TEST_FILE, {"key": cell.key, "frames": self._test_data[cell.model], "metrics": dict(metrics)}
-        )
+        write_json(folder / TEST_FILE, {"key": cell.key, "frames": self._planner.test_data, "metrics": dict(metrics)})
 
     def _test_scores(self, cell: Cell) -> dict[str, Any] | None:
         """The metrics on the test frames; ``None`` if they are missing or those of other frames."""
@@ -214,7 +209,7 @@ class _Study:
         if not path.is_file():
             return None
         content = json.loads(path.read_text(encoding="utf-8"))
-        if (content["key"], content["frames"]) != (cell.key, self._test_data[cell.model]):
+        if (content["key"], content["frames"]) != (cell.key, self._planner.test_data):
             return None
         metrics: dict[str, Any] = content["metrics"]
         return metrics

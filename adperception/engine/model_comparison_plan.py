@@ -18,7 +18,7 @@ from adperception.config import Config, nearest
 from adperception.engine.cells import NEVER, cell_key, data_version, few_checkpoints, with_sections
 from adperception.engine.settings import parse_settings
 
-__all__ = ["Cell", "Choice", "Comparison", "Found", "Planned", "Planner", "Purpose", "test_config"]
+__all__ = ["Cell", "Choice", "Comparison", "Found", "Planned", "Planner", "Purpose", "on_test_frames"]
 
 Purpose = Literal["grid", "samples", "seconds"]
 
@@ -134,11 +134,27 @@ class Planned:
 
 
 class Planner:
-    """Makes the plan of a comparison from what has been found so far. The data must be there."""
+    """Makes the plan of a comparison from what has been found so far. The data must be there.
+
+    Attributes:
+        comparison: what is compared.
+        test_data: which frames the models are scored on at the end, the same for all of them.
+
+    Raises:
+        ValueError: if the models are not trained, validated and scored on the same frames.
+    """
 
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
         self._data = {name: data_version(config) for name, config in comparison.models.items()}
+        tests = {
+            name: data_version(on_test_frames(config, comparison.test_split))["val_dataset"]
+            for name, config in comparison.models.items()
+        }
+        for part in ("train_dataset", "val_dataset"):
+            _require_equal(part, {name: data[part] for name, data in self._data.items()})
+        _require_equal(f"split {comparison.test_split}", tests)
+        self.test_data: Mapping[str, Any] = tests[comparison.reference]
 
     def plan(self, found: Found) -> list[Planned]:
         """All places, the cheap and telling ones first.
@@ -215,7 +231,7 @@ class Planner:
         return -math.inf if value is None else value
 
 
-def test_config(config: Config, split: str) -> Config:
+def on_test_frames(config: Config, split: str) -> Config:
     """The config with the frames of another split for its evaluations."""
     return with_sections(config, val_dataset={**config.values["val_dataset"], "split": split})
 
@@ -240,5 +256,21 @@ def _check(config: Config) -> None:
     settings = parse_settings(config.values)
     if not settings.evaluations or settings.val_dataset is None:
         raise ValueError(f"{config.path}: the comparison needs a val_dataset and evaluations.")
+    if not any(section.get("type") == "RadarSegmentation" for section in settings.evaluations):
+        raise ValueError(
+            f"{config.path}: the tables are made of what RadarSegmentation measures; add "
+            'dict(type="RadarSegmentation") to its evaluations.'
+        )
     if settings.init is not None:
         raise ValueError(f"{config.path}: every model starts from random weights; take out the init section.")
+
+
+def _require_equal(what: str, data: Mapping[str, Mapping[str, Any]]) -> None:
+    (first, expected), *others = data.items()
+    for name, found in others:
+        if found != expected:
+            raise ValueError(
+                f"{what}: {first} and {name} have different frames ({expected['frames']} and {found['frames']}). A "
+                "fair comparison needs the same ones for all models; models that look at fewer moments must leave out "
+                "the same first frames of a sequence."
+            )
