@@ -179,8 +179,7 @@ if __name__ == "__main__":
     for registry in (MODELS, DATASETS, EVALUATIONS):
         for name in [name for name in registry.module_dict if name.startswith("Toy")]:
             del registry.module_dict[name]
-    import toy_radar  # noqa: F401
-
     import toy
+    import toy_radar  # noqa: F401
 
     sys.exit(toy.main())
