@@ -91,9 +91,7 @@ def make_tree(folder: Path, frames: int = 8) -> Path:
         contents = [make_frame(number, i) for i in range(frames)]
         for frame, content in zip(names, contents, strict=True):
             write_frame(root, folder / "Carrada_RAD", name, frame, content)
-        record = SequenceRecord(
-            name, split, names, {f: c.instances for f, c in zip(names, contents, strict=True)}
-        )
+        record = SequenceRecord(name, split, names, {f: c.instances for f, c in zip(names, contents, strict=True)})
         write_sequence_files(root, record, [c.time_ns for c in contents])
         records.append(record)
     write_indices(root, records)

@@ -69,7 +69,7 @@ def radar_objects(instances: Sequence[RadarInstance], shape: tuple[int, int, int
 
     A centre is the mean range-Doppler row (turned to the cube's rows), the mean azimuth column of the range-angle
     pixels and the circular mean Doppler column of the range-Doppler pixels; without pixels that of the box. Sizes are
-    last minus first row or column of the boxes; what wraps around the Doppler axis counts the shorter way.
+    the rows and columns of the boxes; what wraps around the Doppler axis counts the shorter way.
 
     Args:
         instances: labels of a frame.
@@ -83,9 +83,10 @@ def radar_objects(instances: Sequence[RadarInstance], shape: tuple[int, int, int
         cells[i, 0] = flip_label_row(doppler_pixels[:, 0].mean(), shape[0])
         cells[i, 1] = angle_pixels[:, 1].mean()
         cells[i, 2] = circular_mean(doppler_pixels[:, 1], shape[2])
-        sizes[i] = doppler.box[2] - doppler.box[0], angle.box[3] - angle.box[1], doppler.box[3] - doppler.box[1]
+        rows, dopplers = doppler.box[2:] - doppler.box[:2] + 1
         if len(doppler.dense):
-            sizes[i, 2] = min(sizes[i, 2], circular_extent(doppler.dense[:, 1], shape[2]))
+            dopplers = min(dopplers, circular_extent(doppler.dense[:, 1], shape[2]))
+        sizes[i] = rows, angle.box[3] - angle.box[1] + 1, dopplers
     classes = np.array([i.class_id for i in instances], dtype=np.int64)
     return RadarObjects(cells, sizes, classes, np.ones(len(instances), dtype=np.float32))
 
@@ -197,9 +198,9 @@ def circular_mean(columns: ArrayLike, period: int) -> float:
 
 
 def circular_extent(columns: ArrayLike, period: int) -> float:
-    """Length of the shortest arc that holds the columns, last minus first."""
+    """Number of columns of the shortest arc that holds all of them."""
     values = np.sort(np.asarray(columns, dtype=np.float64))
-    return float(np.mod(values - values[_arc_start(values, period)], period).max())
+    return 1 + float(np.mod(values - values[_arc_start(values, period)], period).max())
 
 
 def _arc_start(values: NDArray[np.float64], period: int) -> int:
