@@ -10,10 +10,11 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from adperception.datasets.base import read_split
+from adperception.datasets.base import read_split, subset
 from adperception.datasets.formats.radar_cube_files import CUBE_SUFFIXES, find_masks, read_masks, read_stored_cube
 from adperception.datasets.formats.radar_object_table import read_radar_objects
 from adperception.datasets.formats.radar_sensor import SENSOR_FILE, read_radar_sensor
+from adperception.datasets.oversampling import oversampled
 from adperception.datasets.radar_dataset import Load, RadarDataset, RadarTransform
 from adperception.registry import DATASETS
 from adperception.structures import RadarFrame, RadarMasks, RadarObjects, RadarViews
@@ -54,6 +55,8 @@ class RadarFolder(RadarDataset):
         transforms: see ``RadarDataset``.
         fraction: see ``RadarDataset``.
         interval: see ``RadarDataset``.
+        oversample: class name to how often frames with such an object in the table are listed, the largest number
+            counts; after ``fraction`` and ``interval``.
 
     Raises:
         FileNotFoundError: if the folder, its sensor.json, a named sequence or a labelled frame does not exist.
@@ -73,6 +76,7 @@ class RadarFolder(RadarDataset):
         transforms: Sequence[Mapping[str, Any] | RadarTransform] = (),
         fraction: float = 1.0,
         interval: int = 1,
+        oversample: Mapping[str, int] | None = None,
     ) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
@@ -98,7 +102,16 @@ class RadarFolder(RadarDataset):
         names = [f"{sequence}/{path.stem}" for sequence in chosen for path in sequences[sequence][moments - 1 :]]
         if not names:
             raise ValueError(f"RadarFolder: no sequence of {self.root} has {moments} frames. Use fewer moments=.")
-        super().__init__(self._settle_unlisted(names, unlisted_frames), moments, load, transforms, fraction, interval)
+        usable = self._settle_unlisted(names, unlisted_frames)
+        kept: Sequence[str] = subset(usable, fraction, interval, "RadarFolder")
+        if oversample:
+            classes = {
+                frame: {self.class_names[c - 1] for c in found.class_ids.tolist()}
+                for frame, found in (self._objects or {}).items()
+            }
+            kept = oversampled(kept, classes, oversample, self.class_names, "RadarFolder")
+        super().__init__(kept, moments, load, transforms)
+        self.split_size = len(usable)
 
     def read(self, index: int) -> RadarFrame:
         """The cubes, or views made from them, and the labels of the last one."""
@@ -154,12 +167,12 @@ class RadarFolder(RadarDataset):
 
     def _read_table(self, path: Path, sequences: Mapping[str, Sequence[Path]]) -> dict[str, RadarObjects]:
         table = read_radar_objects(path, self.class_names, self.grid)
-        known = {f"{sequence}/{file.stem}" for sequence, files in sequences.items() for file in files}
-        orphans = [frame for frame in table if frame not in known]
+        known = [f"{sequence}/{file.stem}" for sequence, files in sequences.items() for file in files]
+        orphans = sorted(set(table) - set(known))
         if orphans:
             raise FileNotFoundError(
                 f'RadarFolder: {path} names frame "{orphans[0]}", but there is no such cube below {self.root} (frames '
-                f'are named like "{next(iter(known))}"). Copy the cube, or take the frame out of the table.'
+                f'are named like "{known[0]}"). Copy the cube, or take the frame out of the table.'
             )
         absent = set(self.class_names) - {
             self.class_names[c - 1] for found in table.values() for c in found.class_ids.tolist()

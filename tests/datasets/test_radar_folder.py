@@ -148,6 +148,8 @@ def test_frames_without_a_label(root: Path) -> None:
     with pytest.raises(ValueError, match=r'5 of 6 frames have no label \(first: a/9\).*unlisted_frames="empty"'):
         RadarFolder(root, class_names=CLASSES, objects="o.jsonl")
     assert len(RadarFolder(root, class_names=CLASSES, objects="o.jsonl", unlisted_frames="empty")) == 6
+    options = {"class_names": CLASSES, "objects": "o.jsonl", "unlisted_frames": "empty"}
+    assert RadarFolder(root, ["a"], **options, oversample={"car": 2}).frame_ids[2:4] == ["a/11", "a/11"]
     windows = RadarFolder(root, class_names=CLASSES, objects="o.jsonl", unlisted_frames="skip", moments=2)
     assert list(windows.frame_ids) == ["a/11"]
     np.testing.assert_allclose(windows.read(0).cubes, [cube(1), cube(2)], rtol=1e-5)
