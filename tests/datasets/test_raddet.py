@@ -115,7 +115,7 @@ def test_rare_classes_are_listed_more_often(tree: Path) -> None:
     dataset = RADDet(tree, "test", oversample={"bus": 3, "car": 2})
     assert list(dataset.frame_ids) == [names[0]] * 2 + [names[1]] * 3
     assert dataset.split_size == 2
-    with pytest.raises(ValueError, match="RADDet: oversample={'tram': 2} must give whole numbers"):
+    with pytest.raises(ValueError, match=r"oversample=\{'tram': 2\} must give whole numbers"):
         RADDet(tree, oversample={"tram": 2})
 
 
