@@ -124,7 +124,7 @@ def test_raw_samples_go_through_the_signal_chain(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a TI recording needs a sensor file"):
         network(tmp_path / "adc_data.bin")
     (tmp_path / "short.bin").write_bytes(words.tobytes()[:-2])
-    with pytest.raises(ValueError, match="8,190 bytes are 2.000 frames of 4,096"):
+    with pytest.raises(ValueError, match=r"8,190 bytes are 2\.000 frames of 4,096"):
         network(tmp_path / "short.bin", sensor=sensor)
     with pytest.raises(ValueError, match="NaN or infinite samples"):
         network(np.full(RADAR.adc_shape, np.nan + 0j), sensor=sensor)
