@@ -54,7 +54,7 @@ def test_run_writes_metrics_predictions_weights_and_panels(config_path, tmp_path
     kinds = [json.loads(line)["kind"] for line in (work_dir / "log.jsonl").read_text().splitlines()]
     assert kinds.count("evaluation") == 2  # the rehearsal of two frames is no result
     panels = sorted(path.name for path in (work_dir / "panels").iterdir())
-    assert panels == ["radar_toy_000000.png", "radar_toy_000001.png", "radar_toy_000002.png", "training_curves.png"]
+    assert panels == ["radar_toy_000001.png", "radar_toy_000003.png", "radar_toy_000005.png", "training_curves.png"]
 
 
 def test_resumed_run_is_equal_to_the_bit(config_path, tmp_path):
