@@ -1,0 +1,179 @@
+"""A simulated radar recording: cubes with labels as CARRADA's are made."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from adperception.simulation.cfar import CFAR
+from adperception.simulation.fmcw import (
+    FMCWRadar,
+    Scatterers,
+    antenna_spectrum,
+    azimuth_transform,
+    simulate_adc,
+    white_noise,
+)
+from adperception.simulation.radar_labels import AzimuthAxis, InstanceLabel, label_instance, masks_of, objects_of
+from adperception.simulation.radar_objects import RoadUser
+from adperception.simulation.radar_scene import NOISE_POWER, draw_scene, echo_gain, mirrored, receiver_gain
+from adperception.structures.radar_cube import RadarCube
+from adperception.structures.radar_labels import RadarMasks, RadarObjects
+
+__all__ = ["RadarSequence", "SimulatedRadarFrame"]
+
+Complex = NDArray[np.complex64]
+
+_START_NS = 1_600_000_000_000_000_000
+
+
+@dataclass(frozen=True)
+class SimulatedRadarFrame:
+    """One frame of a simulated recording.
+
+    Attributes:
+        cube: complex.
+        masks: dense labels.
+        sparse: the pixels of the detections only.
+        objects: centres and extents of the labelled objects.
+        instances: labels of each object; an object without detections has none.
+        time_ns: time stamp.
+        adc: the samples the cube was made of, ``(loops, antennas, samples)`` complex64.
+    """
+
+    cube: RadarCube
+    masks: RadarMasks
+    sparse: RadarMasks
+    objects: RadarObjects
+    instances: list[InstanceLabel]
+    time_ns: int
+    adc: Complex
+
+
+class RadarSequence:
+    """A recording of a parked radar: up to two pedestrians, cyclists and cars at a time, or none.
+
+    Frame i depends on the seed, the number of frames and i only, in any order and any process.
+
+    Args:
+        seed: of the scene and the noise.
+        frames: how many.
+        radar: the radar, or the name of a preset.
+        ra_label_axis: ``"sin"`` puts range-angle labels where the echo is, ``"angle"`` where CARRADA puts them.
+    """
+
+    def __init__(
+        self, seed: int, frames: int, radar: FMCWRadar | str = "carrada", ra_label_axis: AzimuthAxis = "sin"
+    ) -> None:
+        if frames < 1:
+            raise ValueError(f"RadarSequence: frames={frames} must be at least 1.")
+        if ra_label_axis not in ("sin", "angle"):
+            raise ValueError(f"RadarSequence: ra_label_axis={ra_label_axis!r} is neither 'sin' nor 'angle'.")
+        self.seed = seed
+        self.frames = frames
+        self.radar = FMCWRadar.preset(radar) if isinstance(radar, str) else radar
+        self.ra_label_axis: AzimuthAxis = ra_label_axis
+        self.grid = self.radar.grid
+        self.scene = draw_scene(
+            np.random.default_rng([seed, 0]), frames, self.radar.frame_period_s, self.grid.max_range_m
+        )
+        one_loop = dataclasses.replace(self.radar, loops=1)
+        self._static = simulate_adc(self._received(self.scene.static), one_loop)
+        self._cfar = label_detector(self.radar)
+        self._radius = label_radius(self.radar)
+
+    def __len__(self) -> int:
+        return self.frames
+
+    def __iter__(self) -> Iterator[SimulatedRadarFrame]:
+        return (self[index] for index in range(self.frames))
+
+    def __getitem__(self, index: int) -> SimulatedRadarFrame:
+        if not 0 <= index < self.frames:
+            raise IndexError(f"frame {index} of a simulated recording of {self.frames} frames.")
+        rng = np.random.default_rng([self.seed, 1, index])
+        users = [user for user in self.scene.road_users if user.first_frame <= index < user.end_frame]
+        echoes = [self._echo(user, index) for user in users]
+        adc = self._noise(rng)
+        adc += self._static
+        for echo in echoes:
+            adc += simulate_adc(echo, self.radar)
+            if self.scene.wall is not None:
+                adc += simulate_adc(mirrored(echo, self.scene.wall, self.scene.ghost_gain), self.radar)
+        spectrum = antenna_spectrum(adc, self.radar)
+        cube = RadarCube(azimuth_transform(spectrum[::-1], self.radar), self.grid)
+        instances = self._label(users, echoes, spectrum)
+        return SimulatedRadarFrame(
+            cube=cube,
+            masks=masks_of(instances, self.grid),
+            sparse=masks_of(instances, self.grid, dense=False),
+            objects=objects_of(instances, self.grid),
+            instances=instances,
+            time_ns=_START_NS + round(index * self.radar.frame_period_s * 1e9),
+            adc=adc,
+        )
+
+    def _received(self, scatterers: Scatterers) -> Scatterers:
+        """Amplitudes of the cube as amplitudes at the ADC, after the receiver's filter."""
+        gain = receiver_gain(scatterers.range_m, self.grid.max_range_m) / self.radar.coherent_gain
+        return dataclasses.replace(scatterers, amplitude=scatterers.amplitude * gain)
+
+    def _echo(self, user: RoadUser, index: int) -> Scatterers:
+        points = user.scatterers(index, self.radar.frame_period_s)
+        gain = echo_gain(user.class_id, points.range_m, points.sin_azimuth)
+        return self._received(dataclasses.replace(points, amplitude=points.amplitude * gain))
+
+    def _noise(self, rng: np.random.Generator) -> Complex:
+        """Noise that has passed the receiver's filter."""
+        noise = white_noise(self.radar.adc_shape, NOISE_POWER / self.radar.noise_gain, rng)
+        response = receiver_gain(np.arange(self.radar.samples) * self.grid.range_bin_m, self.grid.max_range_m)
+        spectrum = scipy.fft.fft(noise, axis=2, overwrite_x=True) * response.astype(np.float32)
+        filtered: Complex = scipy.fft.ifft(spectrum, axis=2, overwrite_x=True)
+        return filtered
+
+    def _label(self, users: list[RoadUser], echoes: list[Scatterers], spectrum: Complex) -> list[InstanceLabel]:
+        """Detections of each object: cells that stand out and whose power is mostly the object's."""
+        if not users:
+            return []
+        power = _power(spectrum)
+        found = self._cfar(power)
+        labels = []
+        for user, echo in zip(users, echoes, strict=True):
+            own = _power(antenna_spectrum(simulate_adc(echo, self.radar), self.radar))
+            cells = found & (own > 0.5 * power) & (own > own.max() * _DYNAMIC_RANGE)
+            rows, columns = np.nonzero(cells)
+            if not len(rows):
+                continue
+            beams = azimuth_transform(spectrum[rows, :, columns].T, self.radar)
+            azimuth = np.abs(beams).argmax(axis=0)
+            bins = (rows, azimuth, columns)
+            labels.append(
+                label_instance(user.instance_id, user.class_id, bins, self.grid, self.ra_label_axis, self._radius)
+            )
+        return labels
+
+
+_DYNAMIC_RANGE = 10 ** (-25 / 10)
+
+
+def label_detector(radar: FMCWRadar) -> CFAR:
+    """The detector whose detections become labels: ordered statistic, over a few rows and most of the Doppler axis."""
+    half = max(radar.loops // 2 - 1, 1)
+    guard = max(radar.loops // 16, 1)
+    return CFAR(guard=(1, guard), training=(2, half - guard), factor=2.5, rank=0.6)
+
+
+def label_radius(radar: FMCWRadar) -> float:
+    """Growth of masks: 3 pixels in CARRADA's 256 rows; at least the four neighbours in coarser grids."""
+    return max(3.0 * radar.samples / 256, 1.1)
+
+
+def _power(spectrum: Complex) -> NDArray[np.float32]:
+    """Power over the antennas, ``(range, Doppler)``."""
+    total: NDArray[np.float32] = np.square(spectrum.real).sum(1) + np.square(spectrum.imag).sum(1)
+    return total
