@@ -64,7 +64,7 @@ def test_what_does_not_fit_leaves_the_model_alone(tmp_path: Path) -> None:
     wider = {**model.pruning.to_dict()["shapes"], "first.0.weight": [7, 3, 3, 3]}
     with pytest.raises(CheckpointError, match=r"first\.0\.weight: file \(\d, 3, 3, 3\), model \(7, 3, 3, 3\)"):
         load_weights(other, write(path, model, shapes=wider))
-    with pytest.raises(CheckpointError, match=r"first\.0\.weight: file"):  # the file does not say that it is pruned
+    with pytest.raises(CheckpointError, match="tensors have another shape"):  # the file does not say that it is pruned
         load_weights(other, write(path, model, shapes={}))
     with pytest.raises(CheckpointError, match=r"has no weight gone\.weight, whose zeros"):
         load_weights(other, write(path, model, masked=["gone.weight"]))
