@@ -6,6 +6,7 @@ from adperception.datasets.carrada import CARRADA
 from adperception.datasets.folder import Folder
 from adperception.datasets.kitti import KITTI
 from adperception.datasets.once import ONCE
+from adperception.datasets.raddet import RADDet
 from adperception.datasets.waymo import Waymo
 
-__all__ = ["CARRADA", "KITTI", "ONCE", "Argoverse2", "Folder", "LidarDataset", "Transform", "Waymo"]
+__all__ = ["CARRADA", "KITTI", "ONCE", "Argoverse2", "Folder", "LidarDataset", "RADDet", "Transform", "Waymo"]
