@@ -98,7 +98,7 @@ class CARRADA(RadarDataset):
             )
         self.root, self.split, self.annotation, self.first_frame = find_tree(Path(root)), split, annotation, first_frame
         sensor = read_sensor(self.root)
-        self.grid, self.label_axis = sensor.grid, sensor.ra_label_axis
+        self.grid, self.label_axis = sensor.grid, sensor.label_axis
         self.sequences = list_sequences(self.root, split)
         self.storage = open_storage(self.root, rad_root, self.sequences, self.grid)
         listed = read_frames(self.root)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from adperception.datasets.formats.carrada import (
-    CarradaSensor,
     cube_file,
     mask_file,
     read_adc_times,
@@ -26,6 +25,7 @@ from adperception.datasets.formats.carrada import (
     view_file,
     view_shapes,
 )
+from adperception.datasets.formats.radar_sensor import SENSOR_FILE, RadarSensor
 from adperception.structures import CARRADA_GRID, RadarViews
 
 from radar_trees import GRID, SPLITS, instances_of, make_frame, make_tree
@@ -74,18 +74,12 @@ def test_annotations_read_back(tree: Path) -> None:
 
 
 def test_the_sensor_of_a_tree(tree: Path, tmp_path: Path) -> None:
-    assert read_sensor(tree) == CarradaSensor(GRID, "sin", {})
+    assert read_sensor(tree) == RadarSensor(GRID, label_axis="sin")
     # The real CARRADA has no such file: its labels are linear in the angle.
-    assert read_sensor(tmp_path) == CarradaSensor(CARRADA_GRID, "angle", {})
-    for text, message in (
-        ('{"grid": {"range_bins": 3, "rows": 4}, "ra_label_axis": "sin"}', "sensor.json: must hold grid"),
-        ('{"grid": {}, "ra_label_axis": "sine"}', "ra_label_axis is 'sine'"),
-        ('{"grid": {', r"sensor.json:1: not readable as JSON"),
-        ("[]", "holds a list"),
-    ):
-        (tmp_path / "sensor.json").write_text(text)
-        with pytest.raises(ValueError, match=message):
-            read_sensor(tmp_path)
+    assert read_sensor(tmp_path) == RadarSensor(CARRADA_GRID, label_axis="angle")
+    RadarSensor(GRID, range_order="near_first").write(tmp_path / SENSOR_FILE)
+    with pytest.raises(ValueError, match=r"sensor\.json: CARRADA's cubes are range \(far first\)"):
+        read_sensor(tmp_path)
 
 
 def test_damaged_frames_are_named(tmp_path: Path) -> None:
