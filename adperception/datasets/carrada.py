@@ -26,14 +26,14 @@ from adperception.datasets.formats.carrada import (
     read_sensor,
     read_splits,
 )
-from adperception.datasets.formats.carrada_files import CarradaFiles, CarradaStorage
+from adperception.datasets.formats.carrada_files import CarradaFiles
 from adperception.datasets.formats.carrada_pack import CarradaPacks, pack_file
 from adperception.datasets.formats.radar_instances import instances_from_masks, radar_objects
 from adperception.datasets.radar_dataset import Load, RadarDataset, RadarTransform
 from adperception.registry import DATASETS
 from adperception.structures import RadarFrame, RadarGrid, RadarMasks, RadarObjects
 
-__all__ = ["CARRADA", "find_tree", "list_sequences"]
+__all__ = ["CARRADA", "find_tree", "list_sequences", "open_storage"]
 
 _Boxes = Mapping[str, Mapping[str, Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64]]]]]
 """Sequence to view to frame to boxes and class ids."""
@@ -100,7 +100,7 @@ class CARRADA(RadarDataset):
         sensor = read_sensor(self.root)
         self.grid, self.label_axis = sensor.grid, sensor.ra_label_axis
         self.sequences = list_sequences(self.root, split)
-        self.storage = _storage(self.root, None if rad_root is None else Path(rad_root), self.sequences, self.grid)
+        self.storage = open_storage(self.root, rad_root, self.sequences, self.grid)
         listed = read_frames(self.root)
         names = self._select(listed, moments, load)
         kept = list(subset(names, fraction, interval, "CARRADA"))
@@ -236,17 +236,25 @@ def list_sequences(root: Path, split: str | Sequence[str]) -> list[str]:
     return names
 
 
-def _storage(root: Path, rad_root: Path | None, sequences: Sequence[str], grid: RadarGrid) -> CarradaStorage:
-    """Packed sequences if ``rad_root``, or a default folder, holds any; otherwise loose files."""
-    candidates = [root.parent / "Carrada_packed", root.parent / "Carrada_RAD"] if rad_root is None else [rad_root]
-    for folder in candidates:
+def open_storage(
+    root: Path, rad_root: str | Path | None, sequences: Sequence[str], grid: RadarGrid
+) -> CarradaFiles | CarradaPacks:
+    """What reads a tree: packed sequences if ``rad_root``, or the folder beside ``root``, holds any; else loose files.
+
+    Raises:
+        FileNotFoundError: if ``rad_root`` does not exist.
+    """
+    if rad_root is not None and not Path(rad_root).is_dir():
+        raise FileNotFoundError(
+            f"CARRADA: rad_root={rad_root} is not a folder. Unpack Carrada_RAD.tar.gz there, or pack the sequences."
+        )
+    packed, loose = root.parent / "Carrada_packed", root.parent / "Carrada_RAD"
+    for folder in (packed,) if rad_root is None else (Path(rad_root),):
         if any(pack_file(folder, s).is_file() for s in sequences):
             return CarradaPacks(folder, grid)
-        if folder.is_dir() and folder.name != "Carrada_packed":
-            return CarradaFiles(root, folder, grid)
     if rad_root is not None:
-        raise FileNotFoundError(f"CARRADA: rad_root={rad_root} does not exist.")
-    return CarradaFiles(root, None, grid)
+        return CarradaFiles(root, Path(rad_root), grid)
+    return CarradaFiles(root, loose if loose.is_dir() else None, grid)
 
 
 @dataclass(frozen=True)

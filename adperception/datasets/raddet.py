@@ -65,13 +65,13 @@ class RADDet(RadarDataset):
         sensor = self.root / SENSOR_FILE
         self.grid = read_radar_sensor(sensor).grid if sensor.is_file() else CARRADA_GRID
         frames = list_frames(self.root, "test" if split == "test" else "train")
-        held_out = int(_VALIDATION_SHARE * len(frames))
         if split == "train":
-            frames = frames[: len(frames) - held_out]
+            frames = _training_frames(frames)
         elif split == "validation":
-            if not held_out:
-                raise ValueError(f"RADDet: {self.root} has {len(frames)} training frames, and a tenth of them is none.")
-            frames = frames[len(frames) - held_out :]
+            kept = len(_training_frames(frames))
+            if kept == len(frames):
+                raise ValueError(f"RADDet: {self.root} has {kept} training frames, and a tenth of them is none.")
+            frames = frames[kept:]
         if moments > 1:
             frames = self._with_predecessors(frames, moments)
         super().__init__(frames, moments, load, transforms, fraction, interval)
@@ -90,6 +90,15 @@ class RADDet(RadarDataset):
             objects=read_labels(label_file(self.root, frame_id)).objects(self.grid),
         )
 
+    def training_sizes(self) -> dict[str, tuple[float, ...]]:
+        """Mean extents in cells (range, azimuth, Doppler) of the classes that ``split="train"`` holds."""
+        sizes: dict[str, list[np.ndarray]] = {}
+        for frame_id in _training_frames(list_frames(self.root, "train")):
+            labels = read_labels(label_file(self.root, frame_id))
+            for name, box in zip(labels.classes, labels.boxes, strict=True):
+                sizes.setdefault(name, []).append(box[3:])
+        return {name: tuple(np.mean(rows, axis=0).tolist()) for name, rows in sizes.items()}
+
     def _with_predecessors(self, frames: list[str], moments: int) -> list[str]:
         known = set(frames)
         kept = [f for f in frames if all(_earlier(f, back) in known for back in range(1, moments))]
@@ -105,6 +114,11 @@ class RADDet(RadarDataset):
                 *(len(kept), len(frames), self.split, moments - 1, moments),
             )
         return kept
+
+
+def _training_frames(frames: list[str]) -> list[str]:
+    """Without the last tenth, which is for validation."""
+    return frames[: len(frames) - int(_VALIDATION_SHARE * len(frames))]
 
 
 def _earlier(frame_id: str, back: int) -> str:

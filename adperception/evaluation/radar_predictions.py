@@ -44,6 +44,7 @@ class RadarPredictionWriter:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._partial = self.path.with_name(self.path.name + ".partial")
+        self._frames: set[str] = set()
         self._zip = zipfile.ZipFile(self._partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
         self._write(_DESCRIPTION, np.asarray(json.dumps({"classes": list(class_names), "grid": grid.to_dict()})))
 
@@ -63,8 +64,14 @@ class RadarPredictionWriter:
         """Append one frame.
 
         Raises:
-            ValueError: if an object has a number that is not finite.
+            ValueError: if the frame is there already, the prediction is empty, or an object has a number that is not
+                finite.
         """
+        if frame_id in self._frames:
+            raise ValueError(
+                f"frame {frame_id} comes twice, so it would count twice. Oversampling is for training frames only."
+            )
+        self._frames.add(frame_id)
         if found.masks is not None:
             self._write(f"{frame_id}/range_doppler", found.masks.range_doppler.astype(np.uint8, copy=False))
             self._write(f"{frame_id}/range_angle", found.masks.range_angle.astype(np.uint8, copy=False))

@@ -38,6 +38,7 @@ __all__ = [
     "Compression",
     "decode_log",
     "encode_log",
+    "pack_coding",
     "pack_file",
     "pack_sequence",
 ]
@@ -131,6 +132,16 @@ def pack_sequence(
             _verify(file, i, files, sequence, frame, error)
     temporary.replace(path)
     return error
+
+
+def pack_coding(path: Path) -> str:
+    """How the cubes of a packed sequence are coded.
+
+    Raises:
+        ValueError: for a damaged file, or one of another kind.
+    """
+    with _open_pack(path) as file:
+        return str(file.attrs["coding"])
 
 
 class _Writer:
@@ -278,14 +289,8 @@ class _Pack:
     """An open file."""
 
     def __init__(self, path: Path, grid: RadarGrid) -> None:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist. Pack the sequence: data_tools/carrada.py pack.")
-        self.path = path
+        self.path, self.file = path, _open_pack(path)
         try:
-            # Chunks are read whole and once: a cache would only copy them.
-            self.file = h5py.File(path, "r", rdcc_nbytes=0)
-            if self.file.attrs.get("format") != _FORMAT:
-                raise ValueError(f"{path}: is no packed sequence of this version. Pack it again.")
             stored = RadarGrid(**json.loads(self.file.attrs["grid"]))
             self.rows = {name.decode(): row for row, name in enumerate(self.file["frames"][()])}
         except (OSError, KeyError) as error:
@@ -314,6 +319,20 @@ class _Pack:
         except (OSError, KeyError) as error:
             raise ValueError(_damaged(self.path, error)) from error
         return values
+
+
+def _open_pack(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist. Pack the sequence: data_tools/carrada.py pack.")
+    try:
+        # Chunks are read whole and once: a cache would only copy them.
+        file = h5py.File(path, "r", rdcc_nbytes=0)
+    except OSError as error:
+        raise ValueError(_damaged(path, error)) from error
+    if file.attrs.get("format") != _FORMAT:
+        file.close()
+        raise ValueError(f"{path}: is no packed sequence of this version. Pack it again.")
+    return file
 
 
 def _damaged(path: Path, error: Exception) -> str:
