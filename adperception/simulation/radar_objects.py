@@ -133,9 +133,11 @@ class RoadUser:
         )
 
 
-_HIDDEN = 0.04
+_HIDDEN = 0.03
 """What comes from a face turned away: around edges, under the car."""
 _LOBE = 1.5
+_DIAGONAL = float(np.sqrt(0.5))
+Point = tuple[float, float, float, float, float, float, float, float]
 
 
 def draw_body(class_id: int, speed_mps: float, rng: np.random.Generator) -> Body:
@@ -143,7 +145,7 @@ def draw_body(class_id: int, speed_mps: float, rng: np.random.Generator) -> Body
     return {PEDESTRIAN: _pedestrian, CYCLIST: _cyclist, CAR: _car}[class_id](speed_mps, rng)
 
 
-def _body(points: list[tuple[float, ...]], spread: float, rng: np.random.Generator) -> Body:
+def _body(points: list[Point], spread: float, rng: np.random.Generator) -> Body:
     """Rows (x, y, weight, normal x, normal y, swing, swing per metre, phase); weights vary by ``spread`` nepers."""
     table = np.array(points, dtype=np.float64)
     weight = table[:, 2] * np.exp(rng.normal(0, spread, len(table)))
@@ -152,54 +154,41 @@ def _body(points: list[tuple[float, ...]], spread: float, rng: np.random.Generat
 
 def _pedestrian(speed_mps: float, rng: np.random.Generator) -> Body:
     """Torso, two legs and two arms; legs and arms on opposite sides swing together."""
-    step_hz = 0.75 + 0.12 * rng.standard_normal() * 0.5 + 0.18 * speed_mps
+    step_hz = 0.75 + 0.06 * rng.standard_normal() + 0.18 * speed_mps
     per_metre = 2 * np.pi * step_hz / max(speed_mps, 0.2)
     start = rng.uniform(0, 2 * np.pi)
-    points: list[tuple[float, ...]] = []
-    for _ in range(5):
-        points.append((*rng.normal(0, 0.09, 2), 1.0, 0, 0, 0.02, 2 * per_metre, start))
-    for side, phase in ((0.1, 0.0), (-0.1, np.pi)):
-        for share in (0.35, 0.7, 1.0):
-            # A foot stands still in one half of the step and goes at twice the speed in the other.
-            points.append((0.0, side, 0.45, 0, 0, share / per_metre, per_metre, start + phase))
-        for share in (0.4, 0.8):
-            points.append((0.0, 2.2 * side, 0.25, 0, 0, 0.7 * share / per_metre, per_metre, start + phase + np.pi))
+    torso = rng.normal(0, 0.14, (5, 2))
+    points: list[Point] = [(x, y, 1.0, 0, 0, 0.02, 2 * per_metre, start) for x, y in torso]
+    for side, phase in ((1.0, start), (-1.0, start + np.pi)):
+        # A foot stands still in one half of the step and goes at twice the speed in the other.
+        points += [(0, 0.1 * side, 0.45, 0, 0, share / per_metre, per_metre, phase) for share in (0.4, 0.8, 1.2)]
+        points += [(0, 0.3 * side, 0.25, 0, 0, share / per_metre, per_metre, phase + np.pi) for share in (0.3, 0.6)]
     return _body(points, 0.3, rng)
 
 
 def _cyclist(speed_mps: float, rng: np.random.Generator) -> Body:
     """Rider and frame, two pedalling legs, two wheels."""
-    points: list[tuple[float, ...]] = []
-    for x in (-0.3, -0.1, 0.05, 0.15, 0.3, 0.45, -0.55, 0.6):
-        points.append((x, rng.normal(0, 0.12), 0.8, 0, 0, 0, 0, 0))
-    metres_per_turn = rng.uniform(3.0, 5.5)
-    start = rng.uniform(0, 2 * np.pi)
-    for phase in (0.0, np.pi):
-        for share in (0.5, 1.0):
-            per_metre = 2 * np.pi / metres_per_turn
-            points.append((0.0, 0.12, 0.45, 0, 0, 0.17 * share, per_metre, start + phase))
+    frame = ((-0.5, 0.3), (-0.25, 0.7), (-0.1, 1.0), (0.0, 1.0), (0.1, 1.0), (0.25, 0.7), (0.4, 0.4), (0.55, 0.3))
+    points: list[Point] = [(x, float(rng.normal(0, 0.14)), weight, 0, 0, 0, 0, 0) for x, weight in frame]
+    metres_per_turn, start = rng.uniform(3.0, 5.5), rng.uniform(0, 2 * np.pi)
+    for phase in (start, start + np.pi):
+        points += [(0, 0.12, 0.45, 0, 0, 0.17 * share, 2 * np.pi / metres_per_turn, phase) for share in (0.5, 1.0)]
     for x in (-0.55, 0.55):
-        for k in range(4):
-            points.append((x, 0.0, 0.25, 0, 0, 0.34, 1 / 0.34, k * np.pi / 2 + start))
+        points += [(x, 0, 0.2, 0, 0, 0.34, 1 / 0.34, k * np.pi / 2 + start) for k in range(4)]
     return _body(points, 0.3, rng)
 
 
 def _car(speed_mps: float, rng: np.random.Generator) -> Body:
-    """Points on four faces, corners, wheels."""
-    half_length, half_width = rng.uniform(1.9, 2.4), rng.uniform(0.83, 0.95)
-    points: list[tuple[float, ...]] = []
+    """Points on four faces, corners, wheels, and echoes from inside and from under the car, which arrive late."""
+    half_length, half_width = float(rng.uniform(1.9, 2.4)), float(rng.uniform(0.83, 0.95))
+    points: list[Point] = []
     for sign in (1.0, -1.0):
-        for y in np.linspace(-0.8, 0.8, 5) * half_width:
-            points.append((sign * half_length, y, 1.0, sign, 0, 0, 0, 0))
-        for x in np.linspace(-0.85, 0.85, 8) * half_length:
-            points.append((x, sign * half_width, 0.8, 0, sign, 0, 0, 0))
+        points += [(sign * half_length, y * half_width, 1.0, sign, 0, 0, 0, 0) for y in np.linspace(-0.8, 0.8, 5)]
+        points += [(x * half_length, sign * half_width, 0.8, 0, sign, 0, 0, 0) for x in np.linspace(-0.85, 0.85, 8)]
         for end in (1.0, -1.0):
-            corner = np.array([end, sign]) / np.sqrt(2)
-            points.append((end * half_length * 0.97, sign * half_width * 0.95, 1.4, *corner, 0, 0, 0))
-            for k in range(3):
-                x = end * 0.62 * half_length
-                points.append((x, sign * half_width, 0.35, 0, sign, 0.3, 1 / 0.3, rng.uniform(0, 2 * np.pi) + k))
-    for _ in range(3):
-        # Echoes from inside and from under the car arrive late.
-        points.append((rng.uniform(-0.7, 0.7) * half_length, rng.uniform(-0.5, 0.5), 0.35, 0, 0, 0, 0, 0))
+            points.append((end * half_length, sign * half_width, 1.4, end * _DIAGONAL, sign * _DIAGONAL, 0, 0, 0))
+            hub, turn = end * 0.62 * half_length, rng.uniform(0, 2 * np.pi)
+            points += [(hub, sign * half_width, 0.35, 0, sign, 0.3, 1 / 0.3, turn + k) for k in (0, 2, 4)]
+    for x, y in rng.uniform(-0.7, 0.7, (4, 2)):
+        points.append((x * half_length, y * half_width, 0.2, 0, 0, 0, 0, 0))
     return _body(points, 0.4, rng)

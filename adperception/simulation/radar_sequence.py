@@ -79,13 +79,12 @@ class RadarSequence:
         self.radar = FMCWRadar.preset(radar) if isinstance(radar, str) else radar
         self.ra_label_axis: AzimuthAxis = ra_label_axis
         self.grid = self.radar.grid
-        self.scene = draw_scene(
-            np.random.default_rng([seed, 0]), frames, self.radar.frame_period_s, self.grid.max_range_m
-        )
+        self.scene = draw_scene(np.random.default_rng([seed, 0]), frames, self.radar.frame_period_s, self.grid)
         one_loop = dataclasses.replace(self.radar, loops=1)
         self._static = simulate_adc(self._received(self.scene.static), one_loop)
         self._cfar = label_detector(self.radar)
         self._radius = label_radius(self.radar)
+        self._leakage = leakage(self.radar)
 
     def __len__(self) -> int:
         return self.frames
@@ -145,7 +144,8 @@ class RadarSequence:
         labels = []
         for user, echo in zip(users, echoes, strict=True):
             own = _power(antenna_spectrum(simulate_adc(echo, self.radar), self.radar))
-            cells = found & (own > 0.5 * power) & (own > own.max() * _DYNAMIC_RANGE)
+            cells = found & (own > 0.5 * power) & (own > own.max() * _FAINTEST)
+            cells &= own > own.max(axis=1, keepdims=True) * self._leakage
             rows, columns = np.nonzero(cells)
             if not len(rows):
                 continue
@@ -158,7 +158,17 @@ class RadarSequence:
         return labels
 
 
-_DYNAMIC_RANGE = 10 ** (-25 / 10)
+_FAINTEST = 10 ** (-25 / 10)
+"""Least power of a detection over the object's strongest one."""
+
+
+def leakage(radar: FMCWRadar) -> float:
+    """Least power of a detection over the strongest one in its row: -25 dB with CARRADA's 64 loops.
+
+    Without a Doppler window an echo leaks over the whole axis as 1 / (pi k) after k columns. Leakage is not to become
+    label, and with fewer loops it reaches the same share of the axis at a higher level.
+    """
+    return float(_FAINTEST * (64 / radar.loops) ** 2)
 
 
 def label_detector(radar: FMCWRadar) -> CFAR:
@@ -169,8 +179,8 @@ def label_detector(radar: FMCWRadar) -> CFAR:
 
 
 def label_radius(radar: FMCWRadar) -> float:
-    """Growth of masks: 3 pixels in CARRADA's 256 rows; at least the four neighbours in coarser grids."""
-    return max(3.0 * radar.samples / 256, 1.1)
+    """Growth of masks: 3 pixels in CARRADA's 256 rows, none where that is less than a pixel."""
+    return max(3.0 * radar.samples / 256, 1.0)
 
 
 def _power(spectrum: Complex) -> NDArray[np.float32]:

@@ -7,9 +7,7 @@ model = dict(
     normalization="train",
     window=dict(rows=12, dopplers=16, azimuth_gate=8, doppler_gate=2),  # Doppler extents of labels exceed 8 cells
 )
-prepare = dict(
-    type="SimulateCARRADA", root="data/carrada_small", frames=2400, seed=0, workers=2, radar="carrada_small"
-)
+prepare = dict(type="SimulateCARRADA", root="data/carrada_small", frames=2400, seed=0, workers=2, radar="carrada_small")
 train_dataset = dict(root="data/carrada_small", oversample=None)
 val_dataset = dict(root="data/carrada_small")
 optimizer = dict(lr=1e-3)
