@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ __all__ = ["InputKind", "RadarDescription", "RadarMoment", "read_moments", "read
 InputKind = Literal["auto", "cube", "adc"]
 Source = str | Path | NDArray[Any]
 
-_TI_OPTIONS = {"lanes": 2, "iq_swap": False}
+_TI_OPTIONS = ("lanes", "iq_swap")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class RadarDescription:
 
     sensor: RadarSensor | None = None
     radar: FMCWRadar | None = None
-    ti_options: Mapping[str, Any] = _TI_OPTIONS  # type: ignore[assignment]
+    ti_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def read_radar_description(path: str | Path) -> RadarDescription:
         raise ValueError(f"{path}: must hold an object, the fields of sensor.json or of FMCWRadar.")
     sensor = read_radar_sensor(path) if "grid" in content else None
     fields = dict(content if sensor is None else sensor.radar)
-    options = {name: fields.pop(name, default) for name, default in _TI_OPTIONS.items()}
+    options = {name: fields.pop(name) for name in _TI_OPTIONS if name in fields}
     try:
         radar = FMCWRadar.from_dict(fields) if fields else None
     except ValueError as error:
