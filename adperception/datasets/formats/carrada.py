@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from adperception.datasets.formats.npy_arrays import read_array, require_magnitudes
+from adperception.datasets.formats.npy_arrays import read_array, read_array_into, require_magnitudes
 from adperception.datasets.formats.radar_instances import RadarInstance, ViewLabel
 from adperception.datasets.formats.radar_sensor import SENSOR_FILE, RadarSensor, read_radar_sensor
 from adperception.structures import RadarGrid
@@ -205,18 +205,22 @@ def mask_file(root: Path, sequence: str, annotation: str, frame: str, view: str)
     return root / sequence / "annotations" / annotation / frame / f"{view}.npy"
 
 
-def read_cube(path: Path, grid: RadarGrid) -> NDArray[np.float32]:
+def read_cube(path: Path, grid: RadarGrid, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
     """Magnitudes ``(range, azimuth, Doppler)`` of a RAD tensor.
+
+    Args:
+        path: of the file.
+        grid: what the cells mean.
+        out: array that is filled and returned; ``None`` makes one.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: for a damaged file, another shape or dtype, or values that no magnitude has (NaN).
     """
-    values = read_array(
-        path, grid.shape, "(range, azimuth, Doppler)", "f", "Unpack Carrada_RAD there, or set rad_root=."
-    )
+    values = np.empty(grid.shape, dtype=np.float32) if out is None else out
+    read_array_into(path, values, "(range, azimuth, Doppler)", "f", "Unpack Carrada_RAD there, or set rad_root=.")
     require_magnitudes(values, str(path))
-    return values.astype(np.float32, copy=False)
+    return values
 
 
 def read_view(path: Path, shape: tuple[int, int]) -> NDArray[np.float64]:
