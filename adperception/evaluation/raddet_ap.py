@@ -26,7 +26,7 @@ class _KnowsSizes(Protocol):
     """A dataset that can say how large the objects of its training split are."""
 
     def training_sizes(self) -> Sizes:
-        """Mean extents in cells (range, azimuth, Doppler) by class name."""
+        """Mean extents in cells (range, azimuth, Doppler) by class name, for every class."""
 
 
 def box_overlaps(first: Boxes, second: Boxes) -> Boxes:
