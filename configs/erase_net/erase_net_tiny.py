@@ -4,6 +4,8 @@ _base_ = "erase_net_carrada.py"
 
 model = dict(
     cube_shape=[64, 64, 16],
+    input="channels",  # with 16 Doppler columns slow objects are next to static clutter: keep the columns apart
+    phases=[0.0, 0.6, 0.4],
     normalization="train",
     window=dict(rows=12, dopplers=16, azimuth_gate=8, doppler_gate=2),  # Doppler extents of labels exceed 8 cells
 )
