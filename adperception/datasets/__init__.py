@@ -6,7 +6,19 @@ from adperception.datasets.carrada import CARRADA
 from adperception.datasets.folder import Folder
 from adperception.datasets.kitti import KITTI
 from adperception.datasets.once import ONCE
+from adperception.datasets.radar_folder import RadarFolder
 from adperception.datasets.raddet import RADDet
 from adperception.datasets.waymo import Waymo
 
-__all__ = ["CARRADA", "KITTI", "ONCE", "Argoverse2", "Folder", "LidarDataset", "RADDet", "Transform", "Waymo"]
+__all__ = [
+    "CARRADA",
+    "KITTI",
+    "ONCE",
+    "Argoverse2",
+    "Folder",
+    "LidarDataset",
+    "RADDet",
+    "RadarFolder",
+    "Transform",
+    "Waymo",
+]

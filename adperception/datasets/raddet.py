@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from adperception.datasets.base import subset
 from adperception.datasets.formats.radar_sensor import SENSOR_FILE, read_radar_sensor
 from adperception.datasets.formats.raddet import CLASSES, cube_file, label_file, list_frames, read_cube, read_labels
+from adperception.datasets.oversampling import oversampled
 from adperception.datasets.radar_dataset import Load, RadarDataset, RadarTransform
 from adperception.registry import DATASETS
 from adperception.structures import CARRADA_GRID, RadarFrame, RadarViews
@@ -39,6 +41,8 @@ class RADDet(RadarDataset):
         transforms: see ``RadarDataset``.
         fraction: see ``RadarDataset``.
         interval: see ``RadarDataset``.
+        oversample: class name to how often frames that hold the class are listed, the largest number counts; after
+            ``fraction`` and ``interval``. Reads all labels at the start.
 
     Raises:
         FileNotFoundError: if the folders are not there.
@@ -57,6 +61,7 @@ class RADDet(RadarDataset):
         transforms: Sequence[Mapping[str, Any] | RadarTransform] = (),
         fraction: float = 1.0,
         interval: int = 1,
+        oversample: Mapping[str, int] | None = None,
     ) -> None:
         self.root = Path(root)
         if split not in _SPLITS:
@@ -74,7 +79,12 @@ class RADDet(RadarDataset):
             frames = frames[kept:]
         if moments > 1:
             frames = self._with_predecessors(frames, moments)
-        super().__init__(frames, moments, load, transforms, fraction, interval)
+        kept: Sequence[str] = subset(frames, fraction, interval, "RADDet")
+        if oversample:
+            classes = {name: set(read_labels(label_file(self.root, name)).classes) for name in kept}
+            kept = oversampled(kept, classes, oversample, CLASSES, "RADDet")
+        super().__init__(kept, moments, load, transforms)
+        self.split_size = len(frames)
 
     def read(self, index: int) -> RadarFrame:
         """Magnitudes, or views made from them, and the labelled objects."""

@@ -19,6 +19,7 @@ from adperception.checkpoint.layout import CheckpointError, FileRecord
 from adperception.checkpoint.load import read_tensors
 from adperception.checkpoint.optimizer_state import flatten_optimizer, restore_optimizer
 from adperception.engine.trainer import Progress, Trainer
+from adperception.models.base import Pruning
 from adperception.structures import RadarGrid
 
 __all__ = ["checkpoint_root", "describe_weights", "restore_checkpoint", "save_checkpoint"]
@@ -108,8 +109,10 @@ def _write_files(trainer: Trainer, directory: Path) -> dict[str, tuple[int, str]
 def describe_weights(trainer: Trainer) -> dict[str, Any]:
     """What a weights file says about itself; it also stands in ``state.json``."""
     dataset = trainer.dataset
+    pruning = trainer.model.pruning
     grid = getattr(dataset, "grid", None)
     return {
+        **({"pruning": pruning.to_dict()} if pruning != Pruning() else {}),
         "format_version": layout.FORMAT_VERSION,
         "adperception_version": adperception.__version__,
         "torch_version": torch.__version__,

@@ -1,7 +1,7 @@
 """What surrounds a parked radar, and who comes by: everything but the labels and the recording.
 
-Amplitudes are those of a point's peak in the cube, so that a scene looks alike to radars of other cell numbers: CARRADA's
-numbers are the unit. ``docs/radar_simulator.md`` compares the outcome with CARRADA's statistics.
+Amplitudes are those of a point's peak in the cube, so that a scene looks alike to radars of other cell numbers. The
+unit is CARRADA's. ``docs/radar_simulator.md`` compares the outcome with CARRADA's statistics.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from numpy.typing import NDArray
 
 from adperception.simulation.fmcw import Scatterers
 from adperception.simulation.radar_objects import CAR, CYCLIST, PEDESTRIAN, RoadUser, Track, draw_body
+from adperception.structures.radar_grid import RadarGrid
 
 __all__ = ["NOISE_POWER", "RadarScene", "draw_scene", "echo_gain", "receiver_gain"]
 
 Array = NDArray[np.float64]
 
-NOISE_POWER = 3280.0
+NOISE_POWER = 3150.0
 """Mean |X|^2 of noise in a cell of CARRADA's cubes, where the receiver's filter does not cut it."""
 
-_SIZES = {PEDESTRIAN: 1.0, CYCLIST: 1.0, CAR: 1.0}
 _VIEW_SINE = 0.9
 
 
 def echo_gain(class_id: int, range_m: Array, sin_azimuth: Array) -> Array:
     """Amplitude in the cube of a body point of weight one: path loss, element pattern, reflectivity of the class."""
     pattern = np.maximum(1 - sin_azimuth**2, 0) ** 0.5
-    knots, amplitude = _AMPLITUDE[class_id]
-    law = np.exp(np.interp(np.log(np.maximum(range_m, 0.5)), np.log(knots), np.log(amplitude)))
+    law = np.exp(np.interp(np.log(np.maximum(range_m, 0.5)), np.log(_KNOTS_M), np.log(_AMPLITUDE[class_id])))
     return np.asarray(law * pattern)
 
 
-_AMPLITUDE: dict[int, tuple[list[float], list[float]]] = {
-    PEDESTRIAN: ([2.0, 5.0, 10.0, 20.0, 40.0], [2500.0, 1500.0, 500.0, 180.0, 70.0]),
-    CYCLIST: ([2.0, 5.0, 10.0, 20.0, 40.0], [2500.0, 1500.0, 500.0, 180.0, 70.0]),
-    CAR: ([2.0, 5.0, 10.0, 20.0, 45.0], [2500.0, 2500.0, 1200.0, 450.0, 150.0]),
+_KNOTS_M = (2.3, 3.9, 5.5, 7.0, 8.6, 11.7, 14.8, 19.5, 24.2, 30.5, 38.3, 44.5)
+_AMPLITUDE: dict[int, tuple[float, ...]] = {
+    PEDESTRIAN: (11000, 11000, 11500, 9000, 5300, 1500, 1000, 950, 480, 190, 130, 70),
+    CYCLIST: (11000, 14000, 9000, 6500, 6000, 2700, 1200, 1150, 700, 280, 130, 80),
+    CAR: (15000, 26000, 25000, 16000, 14000, 6300, 4300, 4500, 3200, 1700, 1150, 480),
 }
 
 
@@ -64,23 +64,24 @@ class RadarScene:
     ghost_gain: float
 
 
-def draw_scene(rng: np.random.Generator, frames: int, frame_period_s: float, max_range_m: float) -> RadarScene:
+def draw_scene(rng: np.random.Generator, frames: int, frame_period_s: float, grid: RadarGrid) -> RadarScene:
     """A scene for a recording of ``frames`` frames."""
     wall = None
     if rng.random() < 0.6:
         angle = rng.uniform(0.8, 1.57) * rng.choice([-1.0, 1.0])
         wall = (float(np.cos(angle)), float(np.sin(angle)), float(rng.uniform(6, 20)))
     return RadarScene(
-        static=_static(rng, max_range_m),
-        road_users=tuple(_road_users(rng, frames, frame_period_s, max_range_m)),
+        static=_static(rng, grid),
+        road_users=tuple(_road_users(rng, frames, frame_period_s, grid.max_range_m)),
         wall=wall,
         ghost_gain=float(10 ** (-rng.uniform(14, 24) / 20)),
     )
 
 
-def _static(rng: np.random.Generator, max_range_m: float) -> Scatterers:
+def _static(rng: np.random.Generator, grid: RadarGrid) -> Scatterers:
     """Ground, things beside the road, a few strong reflectors, the bumper and the coupling from TX to RX."""
-    count = 1500
+    # As many as there are rows, so that coarse cells are not fuller of ground than CARRADA's.
+    count, max_range_m = 6 * grid.range_bins, grid.max_range_m
     ranges = rng.uniform(1.5, max_range_m, count)
     level = 150 * np.exp(rng.normal(0, 0.7))
     ground = level * np.exp(rng.normal(0, 0.9, count)) * np.sqrt(1 + (14 / ranges) ** 2)
@@ -96,75 +97,71 @@ def _static(rng: np.random.Generator, max_range_m: float) -> Scatterers:
     return Scatterers(ranges, np.zeros(len(ranges)), sine, amplitude * turn)
 
 
-_FIRST = (0.345, 0.545, 0.11)
-"""Share of frames without object, with one, with two: CARRADA's test split."""
-_CLASS_SHARE = {PEDESTRIAN: 0.45, CYCLIST: 0.2, CAR: 0.35}
+_CLASS_SHARE = {PEDESTRIAN: 0.20, CYCLIST: 0.20, CAR: 0.60}
+_LONGEST_FRAMES = 120
+_SHORTEST_FRAMES = 12
+_PAUSE = 0.40
+"""Mean pause before an object, as a share of the time it is in view: a third of CARRADA's frames are empty."""
+_SECOND = 0.38
+"""Share of objects that are met by a second one: 11 % of CARRADA's frames hold two."""
 
 
 def _road_users(rng: np.random.Generator, frames: int, frame_period_s: float, max_range_m: float) -> list[RoadUser]:
     """Objects one after the other, with pauses; now and then a second one at the same time."""
     users: list[RoadUser] = []
-    frame = -int(rng.integers(0, 80))
+    frame = -int(rng.integers(0, _LONGEST_FRAMES))
     while frame < frames:
-        empty = int(rng.exponential(1) * 40 * _FIRST[0] / (1 - _FIRST[0]) * 2)
-        start = frame + empty
-        end = start + int(rng.integers(40, 120))
-        spans = [(start, end)]
-        if rng.random() < 0.35:
-            length = end - start
-            inner = start + int(rng.uniform(0.0, 0.5) * length)
-            spans.append((inner, min(end, inner + int(rng.uniform(0.25, 0.75) * length))))
-        for first, last in spans:
-            if last > 0 and first < frames:
-                users.append(_road_user(rng, len(users) + 1, (first, last), frame_period_s, max_range_m))
-        frame = end
+        class_id, track, length = _passage(rng, frame_period_s, max_range_m)
+        start = frame + round(rng.exponential(_PAUSE) * length)
+        drawn = [(class_id, track, length, start, start + length)]
+        if rng.random() < _SECOND:
+            second_id, second, second_length = _passage(rng, frame_period_s, max_range_m)
+            share = min(second_length, round(rng.uniform(0.25, 0.75) * length))
+            inner = start + int(rng.integers(0, length - share + 1))
+            drawn.append((second_id, second, second_length, inner, inner + share))
+        for who, way, whole, first, end in drawn:
+            if end > 0 and first < frames:
+                body = draw_body(who, way.speed_mps, rng)
+                # The middle of its way is the middle of the time it could be in view.
+                users.append(RoadUser(len(users) + 1, who, body, way, first, end, first + (whole - 1) / 2))
+        frame = start + length
     return users
 
 
-_RANGE_OF_CLASS = {PEDESTRIAN: (2.26, 0.5), CYCLIST: (2.35, 0.5), CAR: (2.75, 0.75)}
-"""Mean and deviation of the logarithm of the range, metres."""
-
-
-def _road_user(
-    rng: np.random.Generator, number: int, span: tuple[int, int], frame_period_s: float, max_range_m: float
-) -> RoadUser:
+def _passage(rng: np.random.Generator, frame_period_s: float, max_range_m: float) -> tuple[int, Track, int]:
+    """Class, way and frames in view of an object; time 0 of the way is half-way through the view."""
     class_id = int(rng.choice(list(_CLASS_SHARE), p=list(_CLASS_SHARE.values())))
-    first, end = span
-    middle = (first + end - 1) / 2
-    half_s = (end - first) / 2 * frame_period_s
-    for _ in range(200):
-        low, high = {PEDESTRIAN: (0.7, 1.8), CYCLIST: (1.4, 4.5), CAR: (1.5, 9.0)}[class_id]
+    while True:
+        track = _draw_track(class_id, rng, max_range_m)
+        half = 0
+        while half < _LONGEST_FRAMES // 2 and all(
+            _in_view(track, sign * (half + 1) * frame_period_s, max_range_m) for sign in (1, -1)
+        ):
+            half += 1
+        if 2 * half >= _SHORTEST_FRAMES:
+            return class_id, track, 2 * half + 1
+
+
+def _draw_track(class_id: int, rng: np.random.Generator, max_range_m: float) -> Track:
+    """Where and how objects of a class move about in CARRADA: people everywhere, cars along the road ahead."""
+    if class_id == CAR:
+        speed = float(rng.uniform(2.0, 10.0))
+        range_m = float(rng.uniform(0.04, 0.96)) * max_range_m
+        along = rng.random() < 0.9
+        sine = float(rng.normal(0, 0.1 if along else 0.35))
+        heading = rng.normal(0, 0.12) + np.pi * rng.integers(2) if along else rng.uniform(-np.pi, np.pi)
+    else:
+        low, high, mean = (0.4, 1.7, 12.5) if class_id == PEDESTRIAN else (1.2, 4.2, 12.5)
         speed = float(rng.uniform(low, high))
-        range_m = float(np.exp(rng.normal(*_RANGE_OF_CLASS[class_id])))
-        sine = float(np.clip(rng.normal(0, 0.33), -0.8, 0.8))
-        position = (range_m * np.sqrt(1 - sine**2), range_m * sine)
-        turn = float(rng.normal(0, 0.02))
-        track = Track(position, float(rng.uniform(-np.pi, np.pi)), speed, turn, 0.2, float(rng.uniform(0.5, 1.5)))
-        if all(_in_view(track, seconds, max_range_m) for seconds in np.linspace(-half_s, half_s, 9)):
-            return RoadUser(number, class_id, draw_body(class_id, speed, rng), track, first, end, middle)
-        if rng.random() < 0.1:
-            # A fast object in a long span does not fit: let it be slower, or pass in a shorter time.
-            half_s *= 0.8
-    track = Track((12.0, 0.0), 0.0, 0.0)
-    return RoadUser(number, PEDESTRIAN, draw_body(PEDESTRIAN, 0.5, rng), track, first, end, middle)
+        range_m = mean * float(np.exp(rng.normal(0, 0.6)))
+        sine = float(rng.normal(0, 0.33))
+        heading = rng.uniform(-np.pi, np.pi)
+    sine = float(np.clip(sine, -0.85, 0.85))
+    position = (range_m * np.sqrt(1 - sine**2), range_m * sine)
+    return Track(position, float(heading), speed, float(rng.normal(0, 0.01)), 0.2, float(rng.uniform(0.5, 1.5)))
 
 
 def _in_view(track: Track, seconds: float, max_range_m: float) -> bool:
     position, _ = track.at(seconds)
     distance = float(np.linalg.norm(position))
-    return 2.0 < distance < 0.96 * max_range_m and position[0] > 0 and abs(position[1]) < _VIEW_SINE * distance
-
-
-def mirrored(scatterers: Scatterers, wall: tuple[float, float, float], gain: float) -> Scatterers:
-    """The echo by way of a wall and back directly, or the other way round: half-way between object and mirror image."""
-    normal = np.array(wall[:2])
-    cosine = np.sqrt(1 - scatterers.sin_azimuth**2)
-    position = scatterers.range_m[:, None] * np.stack([cosine, scatterers.sin_azimuth], 1)
-    image = position - 2 * np.multiply.outer(position @ normal - wall[2], normal)
-    image_range = np.linalg.norm(image, axis=1)
-    return Scatterers(
-        (scatterers.range_m + image_range) / 2,
-        scatterers.velocity_mps,
-        image[:, 1] / image_range,
-        scatterers.amplitude * gain,
-    )
+    return 1.8 < distance < 0.97 * max_range_m and position[0] > 0 and abs(position[1]) < _VIEW_SINE * distance

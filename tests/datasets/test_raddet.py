@@ -109,6 +109,16 @@ def test_splits(tree: Path) -> None:
         RADDet(tree, "val")
 
 
+def test_rare_classes_are_listed_more_often(tree: Path) -> None:
+    names = list(RADDet(tree, "test").frame_ids)
+    (tree / "test/gt/part1/000007.json").write_text('{"classes": ["bus"], "boxes": [[1, 2, 3, 1, 1, 1]]}')
+    dataset = RADDet(tree, "test", oversample={"bus": 3, "car": 2})
+    assert list(dataset.frame_ids) == [names[0]] * 2 + [names[1]] * 3
+    assert dataset.split_size == 2
+    with pytest.raises(ValueError, match=r"oversample=\{'tram': 2\} must give whole numbers"):
+        RADDet(tree, oversample={"tram": 2})
+
+
 def test_several_moments_only_where_numbers_are_consecutive(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset = RADDet(tree, "train_and_validation", moments=3)
     assert list(dataset.frame_ids) == [f"train/part2/{i:06d}" for i in range(2, 10)]
