@@ -13,7 +13,8 @@ prepare = dict(
     radar="carrada_small",
 )
 train_dataset = dict(
-    root="data/radar_study", transforms=[dict(type="RadarMirror", azimuth=0.5, doppler=0.5)]  # as every model there
+    root="data/radar_study",
+    transforms=[dict(type="RadarMirror", azimuth=0.5, doppler=0.5)],  # as every model there
 )
 val_dataset = dict(root="data/radar_study")
 optimizer = dict(lr=1e-3)
