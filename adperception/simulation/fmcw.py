@@ -1,4 +1,4 @@
-"""Frequency-modulated continuous-wave (FMCW) MIMO radar: from point scatterers to ADC samples, and from those to a cube.
+"""Frequency-modulated continuous-wave (FMCW) MIMO radar: from point scatterers to samples, and from those to a cube.
 
 A chirp is mixed with its echo: the beat frequency is the range, the phase from chirp to chirp the radial velocity, the
 phase from antenna to antenna the angle. Three Fourier transforms bring them out.
@@ -299,7 +299,7 @@ def simulate_adc(
     )
     slow = _turns(np.multiply.outer(doppler_hz * radar.loop_time_s, np.arange(radar.loops)))
     across *= scatterers.amplitude.astype(np.complex64)[:, None]
-    echo = (slow.T[:, None, :] * across.T).reshape(-1, len(scatterers)) @ fast
+    echo = (slow.T[:, None, :] * across.T).reshape(radar.loops * radar.antennas, len(scatterers)) @ fast
     adc: Complex = echo.reshape(radar.adc_shape)
     if noise_power > 0:
         if rng is None:

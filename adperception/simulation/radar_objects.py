@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from adperception.simulation.fmcw import Scatterers
 
-__all__ = ["CAR", "CLASS_NAMES", "CYCLIST", "PEDESTRIAN", "Body", "RoadUser", "Track", "draw_body"]
+__all__ = ["CAR", "CLASS_NAMES", "CYCLIST", "PEDESTRIAN", "Body", "MovingPoints", "RoadUser", "Track", "draw_body"]
 
 PEDESTRIAN, CYCLIST, CAR = 1, 2, 3
 CLASS_NAMES = ("background", "pedestrian", "cyclist", "car")
@@ -103,8 +103,8 @@ class RoadUser:
         """Where it is, metres."""
         return self.track.at((frame - self.middle_frame) * frame_period_s)[0]
 
-    def scatterers(self, frame: float, frame_period_s: float) -> Scatterers:
-        """Its points at a frame, with the amplitudes of ``Body.weight`` and of the aspect, not of the range."""
+    def points(self, frame: float, frame_period_s: float) -> MovingPoints:
+        """Its points at a frame."""
         seconds = (frame - self.middle_frame) * frame_period_s
         centre, heading = self.track.at(seconds)
         speed = self.track.speed_at(seconds)
@@ -114,22 +114,57 @@ class RoadUser:
         speed_along = speed * (1 + body.swing_m * body.swing_rad_per_m * np.cos(phase))
         forward = np.array([np.cos(heading), np.sin(heading)])
         left = np.array([-forward[1], forward[0]])
-        position = centre + np.multiply.outer(along, forward) + np.multiply.outer(body.xy[:, 1], left)
-        range_m = np.linalg.norm(position, axis=1)
-        sight = position / range_m[:, None]
         # A turning body moves sideways at its ends.
         turning = speed * self.track.turn_rad_per_m
-        velocity = np.multiply.outer(speed_along - turning * body.xy[:, 1], forward)
-        velocity += np.multiply.outer(turning * body.xy[:, 0], left)
-        normal = np.multiply.outer(body.normal[:, 0], forward) + np.multiply.outer(body.normal[:, 1], left)
-        facing = -np.einsum("pc,pc->p", normal, sight)
-        everywhere = ~body.normal.any(axis=1)
-        seen = np.where(everywhere, 1.0, _HIDDEN + np.maximum(facing, 0) ** _LOBE)
+        return MovingPoints(
+            position=centre + np.multiply.outer(along, forward) + np.multiply.outer(body.xy[:, 1], left),
+            velocity=np.multiply.outer(speed_along - turning * body.xy[:, 1], forward)
+            + np.multiply.outer(turning * body.xy[:, 0], left),
+            normal=np.multiply.outer(body.normal[:, 0], forward) + np.multiply.outer(body.normal[:, 1], left),
+            weight=body.weight,
+        )
+
+
+@dataclass(frozen=True)
+class MovingPoints:
+    """P points of an object in the scene: metres and metres per second, (ahead, to the side of growing columns).
+
+    Attributes:
+        position: ``(P, 2)``.
+        velocity: ``(P, 2)``.
+        normal: ``(P, 2)`` outward normal, zero for points that are seen from all sides.
+        weight: ``(P,)`` amplitudes.
+    """
+
+    position: Array
+    velocity: Array
+    normal: Array
+    weight: Array
+
+    def seen(self) -> Scatterers:
+        """As scatterers with the amplitudes of weight and aspect; the path is left to others."""
+        range_m = np.linalg.norm(self.position, axis=1)
+        sight = self.position / range_m[:, None]
+        facing = -np.einsum("pc,pc->p", self.normal, sight)
+        everywhere = ~self.normal.any(axis=1)
+        share = np.where(everywhere, 1.0, _HIDDEN + np.maximum(facing, 0) ** _LOBE)
+        return Scatterers(range_m, -np.einsum("pc,pc->p", self.velocity, sight), sight[:, 1], self.weight * share)
+
+    def by_way_of(self, wall: tuple[float, float, float], direct: Scatterers) -> Scatterers:
+        """The echo that comes back by way of a wall (unit normal, distance): half-way between object and mirror image.
+
+        Only the way back is mirrored, so range and speed are means of both; the angle is that of the mirror image.
+        """
+        normal = np.array(wall[:2])
+        image = self.position - 2 * np.multiply.outer(self.position @ normal - wall[2], normal)
+        velocity = self.velocity - 2 * np.multiply.outer(self.velocity @ normal, normal)
+        image_range = np.linalg.norm(image, axis=1)
+        approach = -np.einsum("pc,pc->p", velocity, image) / image_range
         return Scatterers(
-            range_m=range_m,
-            velocity_mps=-np.einsum("pc,pc->p", velocity, sight),
-            sin_azimuth=sight[:, 1],
-            amplitude=body.weight * seen,
+            (direct.range_m + image_range) / 2,
+            (direct.velocity_mps + approach) / 2,
+            image[:, 1] / image_range,
+            direct.amplitude,
         )
 
 

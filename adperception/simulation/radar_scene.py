@@ -1,7 +1,7 @@
 """What surrounds a parked radar, and who comes by: everything but the labels and the recording.
 
-Amplitudes are those of a point's peak in the cube, so that a scene looks alike to radars of other cell numbers: CARRADA's
-numbers are the unit. ``docs/radar_simulator.md`` compares the outcome with CARRADA's statistics.
+Amplitudes are those of a point's peak in the cube, so that a scene looks alike to radars of other cell numbers. The
+unit is CARRADA's. ``docs/radar_simulator.md`` compares the outcome with CARRADA's statistics.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["NOISE_POWER", "RadarScene", "draw_scene", "echo_gain", "receiver_gai
 
 Array = NDArray[np.float64]
 
-NOISE_POWER = 3280.0
+NOISE_POWER = 3150.0
 """Mean |X|^2 of noise in a cell of CARRADA's cubes, where the receiver's filter does not cut it."""
 
 _VIEW_SINE = 0.9
@@ -165,18 +165,3 @@ def _in_view(track: Track, seconds: float, max_range_m: float) -> bool:
     position, _ = track.at(seconds)
     distance = float(np.linalg.norm(position))
     return 1.8 < distance < 0.97 * max_range_m and position[0] > 0 and abs(position[1]) < _VIEW_SINE * distance
-
-
-def mirrored(scatterers: Scatterers, wall: tuple[float, float, float], gain: float) -> Scatterers:
-    """The echo by way of a wall and back directly, or the other way round: half-way between object and mirror image."""
-    normal = np.array(wall[:2])
-    cosine = np.sqrt(1 - scatterers.sin_azimuth**2)
-    position = scatterers.range_m[:, None] * np.stack([cosine, scatterers.sin_azimuth], 1)
-    image = position - 2 * np.multiply.outer(position @ normal - wall[2], normal)
-    image_range = np.linalg.norm(image, axis=1)
-    return Scatterers(
-        (scatterers.range_m + image_range) / 2,
-        scatterers.velocity_mps,
-        image[:, 1] / image_range,
-        scatterers.amplitude * gain,
-    )

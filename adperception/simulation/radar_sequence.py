@@ -20,8 +20,8 @@ from adperception.simulation.fmcw import (
     white_noise,
 )
 from adperception.simulation.radar_labels import AzimuthAxis, InstanceLabel, label_instance, masks_of, objects_of
-from adperception.simulation.radar_objects import RoadUser
-from adperception.simulation.radar_scene import NOISE_POWER, draw_scene, echo_gain, mirrored, receiver_gain
+from adperception.simulation.radar_objects import MovingPoints, RoadUser
+from adperception.simulation.radar_scene import NOISE_POWER, draw_scene, echo_gain, receiver_gain
 from adperception.structures.radar_cube import RadarCube
 from adperception.structures.radar_labels import RadarMasks, RadarObjects
 
@@ -97,13 +97,12 @@ class RadarSequence:
             raise IndexError(f"frame {index} of a simulated recording of {self.frames} frames.")
         rng = np.random.default_rng([self.seed, 1, index])
         users = [user for user in self.scene.road_users if user.first_frame <= index < user.end_frame]
-        echoes = [self._echo(user, index) for user in users]
+        points = [user.points(index, self.radar.frame_period_s) for user in users]
+        echoes = [self._echo(user.class_id, of_user) for user, of_user in zip(users, points, strict=True)]
         adc = self._noise(rng)
         adc += self._static
-        for echo in echoes:
-            adc += simulate_adc(echo, self.radar)
-            if self.scene.wall is not None:
-                adc += simulate_adc(mirrored(echo, self.scene.wall, self.scene.ghost_gain), self.radar)
+        ghosts = [self._ghost(of_user, echo) for of_user, echo in zip(points, echoes, strict=True)]
+        adc += simulate_adc(Scatterers.join(echoes + ghosts), self.radar)
         spectrum = antenna_spectrum(adc, self.radar)
         cube = RadarCube(azimuth_transform(spectrum[::-1], self.radar), self.grid)
         instances = self._label(users, echoes, spectrum)
@@ -122,10 +121,17 @@ class RadarSequence:
         gain = receiver_gain(scatterers.range_m, self.grid.max_range_m) / self.radar.coherent_gain
         return dataclasses.replace(scatterers, amplitude=scatterers.amplitude * gain)
 
-    def _echo(self, user: RoadUser, index: int) -> Scatterers:
-        points = user.scatterers(index, self.radar.frame_period_s)
-        gain = echo_gain(user.class_id, points.range_m, points.sin_azimuth)
-        return self._received(dataclasses.replace(points, amplitude=points.amplitude * gain))
+    def _echo(self, class_id: int, points: MovingPoints) -> Scatterers:
+        echo = points.seen()
+        gain = echo_gain(class_id, echo.range_m, echo.sin_azimuth)
+        return self._received(dataclasses.replace(echo, amplitude=echo.amplitude * gain))
+
+    def _ghost(self, points: MovingPoints, echo: Scatterers) -> Scatterers:
+        if self.scene.wall is None:
+            return Scatterers.join([])
+        ghost = points.by_way_of(self.scene.wall, echo)
+        heard = (ghost.range_m < self.grid.max_range_m) * self.scene.ghost_gain
+        return dataclasses.replace(ghost, amplitude=ghost.amplitude * heard)
 
     def _noise(self, rng: np.random.Generator) -> Complex:
         """Noise that has passed the receiver's filter."""
