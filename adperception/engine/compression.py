@@ -21,7 +21,7 @@ from adperception.compression.resize import parameter_count, zero_count
 from adperception.compression.structured_pruning import prune_channels
 from adperception.compression.unstructured_pruning import prune_weights
 from adperception.engine.cell_runs import POLL_SECONDS, Train, can_go_on, make_data_once, time_limit, train_or_go_on
-from adperception.engine.cells import CELL_FILE, bare_dataset, read_cell, with_sections
+from adperception.engine.cells import CELL_FILE, read_cell, with_sections
 from adperception.engine.checkpointing import checkpoint_root
 from adperception.engine.claims import claimed
 from adperception.engine.compression_plan import Cell, Compression, plan_cells
@@ -30,7 +30,7 @@ from adperception.engine.console import say
 from adperception.engine.distributed import launched_processes, start_processes
 from adperception.engine.evaluate import evaluate_weights
 from adperception.engine.hooks.run_report import WEIGHTS_FILE
-from adperception.engine.radar_graph import radar_graph
+from adperception.engine.radar_graph import RadarGraph, radar_graph, recorded_inputs
 from adperception.engine.results import describe_machine, write_json
 from adperception.engine.run import check_names, train
 from adperception.engine.settings import parse_settings
@@ -173,17 +173,16 @@ class _Cell:
         load_weights(model, weights)
         if self.study.method == "structured":
             graph = radar_graph(model)
-            inputs = graph.inputs(self._batch(model))
+            inputs = self._example(graph)
             prune_channels(model, lambda: graph(*inputs), left)
         elif self.study.method == "unstructured":
             prune_weights(model, left)
         metadata = {**read_metadata(weights), "pruning": model.pruning.to_dict()}
         write_tensors(path, model.state_dict(), metadata)
 
-    def _batch(self, model: TrainableModel) -> Any:
+    def _example(self, graph: RadarGraph) -> tuple[torch.Tensor, ...]:
         """One training frame."""
-        dataset = bare_dataset(self.study.config.values["train_dataset"])
-        return model.collate(training=False)([dataset.read(0)])
+        return recorded_inputs(graph, self.study.config.values["train_dataset"], 1)[0]
 
     def _describe(self, weights: Path, metrics: dict[str, float], seconds: float) -> dict[str, Any]:
         cell = self.cell
@@ -194,7 +193,7 @@ class _Cell:
         if model.pruning.masked:
             parameters -= zero_count(model)
         graph = radar_graph(model)
-        inputs = graph.inputs(self._batch(model))
+        inputs = self._example(graph)
         if isinstance(model, ERASENet):
             model.candidates = OBJECTS
         operations = _multiply_adds(model, lambda: graph(*inputs))

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from adperception.engine.cells import bare_dataset
 from adperception.models.radar.base import RadarModel, RadarPrediction
 from adperception.models.radar.erase_net import ERASENet
 from adperception.models.radar.view_segmentation import ViewSegmentation
 from adperception.structures import RadarBatch, RadarMasks, RadarObjects
 
-__all__ = ["RadarGraph", "radar_graph"]
+__all__ = ["RadarGraph", "radar_graph", "recorded_inputs"]
 
 
 class RadarGraph(nn.Module):
@@ -165,3 +167,18 @@ def radar_graph(model: nn.Module) -> RadarGraph:
         f"{type(model).__name__} is not one of the radar models that work on tensors of fixed shapes: ERASENet and the "
         "segmentation networks on views."
     )
+
+
+def recorded_inputs(graph: RadarGraph, section: Mapping[str, Any], count: int) -> list[tuple[Tensor, ...]]:
+    """Inputs of frames that are spread evenly over a dataset, as stored.
+
+    Args:
+        graph: what they are fed to.
+        section: the dataset's section of a config.
+        count: how many, if there are so many.
+    """
+    dataset = bare_dataset(section)
+    total = len(dataset)
+    collate = graph.model.collate(training=False)
+    places = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
+    return [graph.inputs(collate([dataset.read(int(index))])) for index in places]
