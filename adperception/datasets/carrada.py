@@ -98,11 +98,11 @@ class CARRADA(RadarDataset):
             )
         self.root, self.split, self.annotation, self.first_frame = find_tree(Path(root)), split, annotation, first_frame
         sensor = read_sensor(self.root)
-        self.grid, self.label_axis = sensor.grid, sensor.ra_label_axis
+        self.grid, self.label_axis = sensor.grid, sensor.label_axis
         self.sequences = list_sequences(self.root, split)
         self.storage = open_storage(self.root, rad_root, self.sequences, self.grid)
         listed = read_frames(self.root)
-        names = self._select(listed, moments, load)
+        names = self._select(listed)
         kept = list(subset(names, fraction, interval, "CARRADA"))
         annotations = read_annotations(self.root)
         self._objects: _Objects | None = None
@@ -115,7 +115,6 @@ class CARRADA(RadarDataset):
                 for frame, (_, labels) in views["range_doppler"].items()
             }
         else:
-            self._require_frames(annotations, listed)
             classes = {
                 f"{s}/{frame}": {i.class_id for i in every}
                 for s in self.sequences
@@ -126,6 +125,7 @@ class CARRADA(RadarDataset):
             kept = [n for n in kept for _ in range(max((times.get(c, 1) for c in classes.get(n, ())), default=1))]
         super().__init__(kept, moments, load, transforms)
         self.split_size = len(names)
+        self._require_frames(listed, annotations or {})
         if annotations is not None:
             self._objects = _Objects.collect(annotations, self.frame_ids, self.grid)
 
@@ -149,18 +149,28 @@ class CARRADA(RadarDataset):
             objects=self._read_objects(index, sequence, frame, masks),
         )
 
-    def _select(self, listed: Mapping[str, Sequence[str]], moments: int, load: Sequence[Load]) -> list[str]:
-        """Names of the frames that are used, after checking that they and their predecessors are there."""
-        names = []
+    def _select(self, listed: Mapping[str, Sequence[str]]) -> list[str]:
+        """Names of the frames of the split that have enough predecessors."""
+        names: list[str] = []
         for sequence in self.sequences:
             if sequence not in listed:
                 raise ValueError(
                     f"CARRADA: {self.root}: sequence {sequence} is in data_seq_ref.json but not in "
                     "light_dataset_frame_oriented.json. Copy both again."
                 )
+            names += [f"{sequence}/{frame}" for frame in listed[sequence][self.first_frame :]]
+        if not names:
+            raise ValueError(
+                f"CARRADA: split {self.split} has no frame with {self.first_frame} predecessors in its sequence."
+            )
+        return names
+
+    def _require_frames(self, listed: Mapping[str, Sequence[str]], annotations: Instances) -> None:
+        """Everything that will be read, and what is annotated, must be there."""
+        for sequence in self.sequences:
             used = listed[sequence][self.first_frame :]
-            needed = {frame for last in used for frame in frame_range(last, moments)}
-            for part, frames in (*((part, needed) for part in load), (self.annotation, set(used))):
+            needed = {frame for last in used for frame in frame_range(last, self.moments)}
+            for part, frames in (*((part, needed) for part in self.load), (self.annotation, set(used))):
                 missing = sorted(frames - self.storage.present(sequence, part)) if frames else []
                 if missing:
                     raise FileNotFoundError(
@@ -168,15 +178,6 @@ class CARRADA(RadarDataset):
                         f"{missing[0]}). Unpack them, or take them out of light_dataset_frame_oriented.json; "
                         "data_tools/carrada.py check lists everything that is missing."
                     )
-            names += [f"{sequence}/{frame}" for frame in used]
-        if not names:
-            raise ValueError(
-                f"CARRADA: split {self.split} has no frame with {self.first_frame} predecessors in its sequence."
-            )
-        return names
-
-    def _require_frames(self, annotations: Instances, listed: Mapping[str, Sequence[str]]) -> None:
-        for sequence in self.sequences:
             unlisted = set(annotations.get(sequence, {})) - set(listed[sequence])
             missing = sorted(unlisted - self.storage.present(sequence, self.annotation)) if unlisted else []
             if missing:

@@ -34,7 +34,8 @@ def write_model_comparison_plot(panels: Mapping[str, Mapping[str, Series]], path
             _draw(axis, models)
             axis.set_title(f"{title}\n{row_title}", fontsize=10)
         row_axes[0].set_ylabel("per cent")
-        row_axes[0].legend(frameon=False, fontsize=9)
+        if any(len(values) for models in row.values() for metrics in models.values() for values in metrics.values()):
+            row_axes[0].legend(frameon=False, fontsize=9)
     figure.suptitle("Mean and standard deviation over seeds; dots: single runs", fontsize=10)
     return save(figure, path)
 
