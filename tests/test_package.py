@@ -95,6 +95,7 @@ def test_layers_import_downwards_only(repository: Path) -> None:
         "datasets": {*ground, "sparse", "geometry", "datasets"},
         "models": {*ground, "sparse", "geometry", "losses", "models"},
         "simulation": {*ground, "sparse", "geometry", "simulation", "datasets"},
+        "compression": {"structures", "models", "compression"},
         "evaluation": {*ground, "sparse", "geometry", "losses", "evaluation", "models", "datasets"},
     }
     pattern = re.compile(r"^\s*(?:from|import) adperception\.(\w+)(\.\w+)?", re.MULTILINE)

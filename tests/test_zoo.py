@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -26,58 +25,24 @@ from adperception.registry import (
     TRANSFORMS,
     check,
 )
-from adperception.structures import Boxes3D, LidarFrame, PointCloud
 from adperception.zoo import config_directory, create_model, list_models, load_model_config
-
-CHANNELS = ("x", "y", "z", "intensity", "elongation")
-
-
-def cropped_range(options: dict[str, Any]) -> list[float]:
-    """Full width and depth, but only 64 voxels along x and y, in the middle of the model's range."""
-    low, high, size = options["point_cloud_range"][:3], options["point_cloud_range"][3:], options["voxel_size"]
-    y = (low[1] + high[1]) / 2
-    return [low[0], y - 32 * size[1], low[2], low[0] + 64 * size[0], y + 32 * size[1], high[2]]
+from tests.zoo_frames import quick_options, zoo_frames
 
 
-def quick_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Options that make a model quick and leave its weights' shapes alone."""
-    fewer = {"rois_per_frame": 16} if "rois_per_frame" in options else {}
-    return {"point_cloud_range": cropped_range(options), **fewer}
+def options_of(name: str) -> dict[str, Any]:
+    options: dict[str, Any] = load_model_config(name).values["model"]
+    return options
 
 
-def build_cropped(name: str, **overrides: Any) -> TrainableModel:
+def build_quick(name: str, *checkpoint: Path) -> TrainableModel:
     torch.manual_seed(0)
-    options = load_model_config(name).values["model"]
-    return create_model(name, **quick_options(options), **overrides)
-
-
-def frames(name: str) -> list[LidarFrame]:
-    options = load_model_config(name).values["model"]
-    box, channels = np.array(cropped_range(options)), options["in_channels"]
-    made = []
-    for index in range(2):
-        rng = np.random.default_rng(index)
-        points = rng.uniform(size=(400, channels))
-        points[:, :3] = box[:3] + rng.uniform(size=(400, 3)) * (box[3:] - box[:3]) * [0.7, 0.7, 1]
-        cloud = PointCloud(points.astype(np.float32), CHANNELS[:channels])
-        made.append(LidarFrame(str(index), cloud, objects(options, box, rng)))
-    return made
-
-
-def objects(options: dict[str, Any], box: np.ndarray, rng: np.random.Generator) -> Boxes3D | None:
-    """An object of every class that the model knows, and one that it does not; none for models without classes."""
-    if "classes" not in options:
-        return None
-    names = [c if isinstance(c, str) else c["name"] for c in options["classes"]]
-    boxes = rng.uniform(0.5, 3.0, size=(len(names) + 1, 7))
-    boxes[:, :3] = box[:3] + rng.uniform(0.2, 0.8, size=(len(boxes), 3)) * (box[3:] - box[:3])
-    return Boxes3D(boxes.astype(np.float32), (*names, "Unknown"))
+    return create_model(name, *checkpoint, **quick_options(options_of(name)))
 
 
 @pytest.mark.parametrize("name", list_models())
 def test_forward_backward_save_load(name: str, tmp_path: Path) -> None:
-    model = build_cropped(name)
-    batch = model.collate(training=True)(frames(name))
+    model = build_quick(name)
+    batch = model.collate(training=True)(zoo_frames(options_of(name), model))
     losses = model(batch, torch.Generator().manual_seed(0))
     losses.total.backward()
     assert losses.total.dim() == 0
@@ -92,8 +57,7 @@ def test_forward_backward_save_load(name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    options = load_model_config(name).values["model"]
-    loaded = create_model(name, path, **quick_options(options))
+    loaded = build_quick(name, path)
     stored = {k: v.clone() for k, v in loaded.state_dict().items()}
     model.load_state_dict(stored)
     model.eval(), loaded.eval()
@@ -105,14 +69,13 @@ def test_forward_backward_save_load(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", list_models())
 def test_wrong_shape_checkpoint_is_refused(name: str, tmp_path: Path) -> None:
-    model = build_cropped(name)
+    model = build_quick(name)
     state = {k: v.contiguous() for k, v in model.state_dict().items()}
-    key = next(k for k, v in state.items() if v.dim() == 5)
+    key = next(k for k, v in state.items() if v.dim() >= 4)
     path = tmp_path / "weights.safetensors"
     save_file({**state, key: state[key][..., :-1].contiguous()}, path)
-    options = load_model_config(name).values["model"]
     with pytest.raises(CheckpointError, match="another shape") as refusal:
-        create_model(name, path, point_cloud_range=cropped_range(options))
+        build_quick(name, path)
     assert key in str(refusal.value)
 
 
@@ -170,8 +133,8 @@ def test_every_device_gives_the_same_losses(name: str, placement: torch.device) 
     A second stage looks at the best proposals of the first one. Between equally good ones rounding decides, and its
     losses change with the choice; ``test_pv_rcnn.py`` compares it on given proposals.
     """
-    model = build_cropped(name).train()
-    batch = model.collate(training=True)(frames(name))
+    model = build_quick(name).train()
+    batch = model.collate(training=True)(zoo_frames(options_of(name), model))
     expected = copy.deepcopy(model)(batch, torch.Generator().manual_seed(0))
     losses = model.to(placement)(batch.to(placement), torch.Generator().manual_seed(0))
     two_stages = any(term.startswith("loss_roi") for term in losses.terms)

@@ -1,10 +1,11 @@
-"""Draw what the network receives: frames after augmentation, cropping and voxelization, seen from above.
+"""Draw what the network receives: frames after augmentation (LiDAR: cropped and voxelized), with their labels.
 
     python tools/browse.py configs/ad_l_jepa/ad_l_jepa_small.py --out work_dirs/browse --frames 8
 
-Each picture shows the mean point of every voxel that goes into the model, the labelled boxes (not seen by pre-training)
-and, for a model that hides cells, the hidden ones shaded. The draws are those of the first epoch of a training run with
-the config's seed. Run it first: boxes that do not sit on their objects mean wrong frames of reference.
+LiDAR, seen from above: each picture shows the mean point of every voxel that goes into the model, the labelled boxes
+(not seen by pre-training) and, for a model that hides cells, the hidden ones shaded. Radar: the newest moment in both
+views with masks and centres. The draws are those of the first epoch of a training run with the config's seed. Run it
+first: labels that do not sit on their objects mean wrong frames of reference.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ from adperception.geometry import RangeCoverage
 from adperception.models.backbones.voxel_backbone_8x import BEV_STRIDE
 from adperception.models.pretrain.ad_l_jepa import ADLJEPA
 from adperception.models.pretrain.bev_masking import draw_bev_masks, non_empty_cells
+from adperception.models.radar.base import RadarModel
 from adperception.registry import DATASETS, MODELS, PREPARATIONS, build
 from adperception.visualization.bev import draw_bev
+from adperception.visualization.radar_panel import batch_scene, safe_name
+from adperception.visualization.radar_views import radar_picture
 from adperception.visualization.style import new_figure, save
 
 if TYPE_CHECKING:
@@ -63,6 +67,8 @@ def browse(settings: Settings, folder: Path, frames: int) -> list[Path]:
         build(PREPARATIONS, settings.prepare)()
     model = build(MODELS, settings.model)
     dataset = build(DATASETS, settings.train_dataset)
+    if isinstance(model, RadarModel):
+        return _browse_radar(settings, model, dataset, folder, frames)
     collate = model.collate(training=True)
     paths, coverage = [], RangeCoverage(model.grid)
     for number, index in enumerate(epoch_order(settings.seed, 0, len(dataset))[:frames]):
@@ -85,6 +91,16 @@ def browse(settings: Settings, folder: Path, frames: int) -> list[Path]:
         name = frame.frame_id.replace("/", "_")
         paths.append(save(figure, folder / f"{number:03d}_{name}.png"))
     coverage.require_points()
+    return paths
+
+
+def _browse_radar(settings: Settings, model: RadarModel, dataset: Any, folder: Path, frames: int) -> list[Path]:
+    paths = []
+    for number, index in enumerate(epoch_order(settings.seed, 0, len(dataset))[:frames]):
+        frame = dataset.get(int(index), item_rng(settings.seed, 0, int(index)))
+        batch = model.collate(training=True)([frame])
+        scene = batch_scene(batch, 0, model.class_names)
+        paths.append(radar_picture(folder / f"{number:03d}_{safe_name(frame.frame_id)}.png", scene))
     return paths
 
 

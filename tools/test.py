@@ -1,4 +1,4 @@
-"""Evaluate a detector: python tools/test.py CONFIG --weights W, or again from what it predicted, without the model."""
+"""Evaluate a model: python tools/test.py CONFIG --weights W, or again from what it predicted, without the model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path, help="config with val_dataset and evaluations")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--weights", type=Path, help="checkpoint directory or .safetensors file of the detector")
-    source.add_argument("--from-predictions", type=Path, metavar="FILE", help="predictions.jsonl of an earlier run")
+    source.add_argument("--weights", type=Path, help="checkpoint directory or .safetensors file of the model")
+    source.add_argument("--from-predictions", type=Path, metavar="FILE", help="predictions.jsonl or .npz of before")
     parser.add_argument("--output", type=Path, help="folder for results (default: work_dirs/<config name>/test)")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
     parser.add_argument("--workers", type=int, default=0, help="data-loading processes")

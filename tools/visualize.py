@@ -1,20 +1,23 @@
-"""Draw detections and labels of a dataset's frames, seen from above, without a screen.
+"""Draw predictions and labels of a dataset's frames without a screen: LiDAR from above, radar in both views.
 
     python tools/visualize.py configs/second/second_kitti.py --predictions work_dirs/second_kitti/test/predictions.jsonl
+    python tools/visualize.py CONFIG --predictions work_dirs/CONFIG/test/predictions.npz --animate sequence.gif
 
-Labels are black and dashed, detections have the colour of their class and their score. Without --predictions only the
-labels are drawn. --viewer opens each frame in an open3d window instead.
+LiDAR: labels are black and dashed, detections have the colour of their class and their score; --viewer opens each frame
+in an open3d window instead. Radar: labelled pixels are outlined, found ones filled; --animate makes one animated
+picture of the frames. Without --predictions only the labels are drawn.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from adperception.datasets.radar_dataset import RadarDataset
     from adperception.structures import Detections, LidarFrame
 
 
@@ -23,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument(
-        "--predictions", type=Path, help="predictions.jsonl of tools/test.py, or a JSON of tools/infer.py"
+        "--predictions", type=Path, help="predictions of tools/test.py, or a LiDAR JSON of tools/infer.py"
     )
     parser.add_argument("--split", choices=["train", "val"], default="val", help="which dataset of the config")
     parser.add_argument("--frames", nargs="+", help="names of frames; default: the first --count")
@@ -33,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--viewer", action="store_true", help="windows instead of files (pip install adperception[viz])"
     )
+    parser.add_argument("--animate", type=Path, metavar="FILE", help="radar: one animated .gif or .png of the frames")
     parser.add_argument(
         "--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="values of the config"
     )
@@ -47,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _visualize(options: argparse.Namespace) -> int:
     # Imported here: torch takes seconds, and --help should not.
     from adperception.config import load_config
+    from adperception.datasets.radar_dataset import RadarDataset
     from adperception.engine.settings import parse_settings
     from adperception.evaluation.predictions import read_predictions
     from adperception.registry import DATASETS, PREPARATIONS, build
@@ -58,6 +63,12 @@ def _visualize(options: argparse.Namespace) -> int:
     if settings.prepare is not None:
         build(PREPARATIONS, settings.prepare)()
     dataset = build(DATASETS, section)
+    if isinstance(dataset, RadarDataset):
+        if options.viewer:
+            raise ValueError("--viewer shows LiDAR frames; radar frames are drawn into files.")
+        return _visualize_radar(options, dataset)
+    if options.animate is not None:
+        raise ValueError("--animate is for radar frames.")
     found = None if options.predictions is None else read_predictions(options.predictions)
     limits = settings.model["point_cloud_range"]
     for name, index in _chosen(options, dataset, found).items():
@@ -68,7 +79,36 @@ def _visualize(options: argparse.Namespace) -> int:
     return 0
 
 
-def _chosen(options: argparse.Namespace, dataset: Any, found: dict[str, Detections] | None) -> dict[str, int]:
+def _visualize_radar(options: argparse.Namespace, dataset: RadarDataset) -> int:
+    from adperception.evaluation.radar_predictions import RadarPredictions
+    from adperception.models.radar.base import RadarPrediction
+    from adperception.structures import RadarBatch
+    from adperception.visualization.radar_panel import batch_scene, safe_name
+    from adperception.visualization.radar_sequence import radar_sequence
+    from adperception.visualization.radar_views import RadarScene, radar_picture
+
+    stored = None if options.predictions is None else RadarPredictions(options.predictions)
+    if stored is not None and (stored.grid != dataset.grid or stored.class_names != tuple(dataset.class_names)):
+        raise ValueError(f"{options.predictions}: made for another radar or other classes than this dataset's.")
+
+    def scene(index: int) -> RadarScene:
+        batch = RadarBatch.from_frames([dataset.read(index)])
+        found = None if stored is None else stored.get(batch.frame_ids[0])
+        if found is not None and found.objects is not None:
+            confident = found.objects.select(found.objects.scores >= options.min_score)
+            found = RadarPrediction(found.masks, confident)
+        return batch_scene(batch, 0, dataset.class_names, found)
+
+    chosen = _chosen(options, dataset, stored)
+    if options.animate is not None:
+        print(f"wrote {radar_sequence(options.animate, map(scene, chosen.values()))}")
+        return 0
+    for name, index in chosen.items():
+        print(f"wrote {radar_picture(options.out / f'{safe_name(name)}.png', scene(index))}")
+    return 0
+
+
+def _chosen(options: argparse.Namespace, dataset: Any, found: Mapping[str, object] | None) -> dict[str, int]:
     """Positions in the dataset of the frames to draw, by name: of those with predictions, if there are any."""
     position = {name: index for index, name in enumerate(dataset.frame_ids)}
     if options.frames:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from adperception.checkpoint.foreign import PICKLE_SUFFIXES, foreign_hint, pickle_hint
 from adperception.checkpoint.layout import METADATA_KEY, MODEL_FILE, CheckpointError, verify
+from adperception.compression.applied_pruning import apply_pruning
+from adperception.models.base import Pruning
 
 __all__ = ["LoadReport", "abbreviate", "load_weights", "read_metadata", "read_tensors", "weights_file"]
 
@@ -42,6 +44,8 @@ class LoadReport:
 def load_weights(model: nn.Module, path: Path | str, *, expect: Literal["all"] | Sequence[str] = "all") -> LoadReport:
     """Fill a model from a checkpoint directory or a ``.safetensors`` file, in place.
 
+    A file of pruned weights makes the model as small as it is, and what was masked stays zero (docs/compression.md).
+
     Args:
         model: the model to fill; it is left untouched if anything does not fit.
         path: a checkpoint directory (its checksums are verified) or a weights file.
@@ -63,16 +67,25 @@ def load_weights(model: nn.Module, path: Path | str, *, expect: Literal["all"] |
     unused = sorted(tensors.keys() - wanted)
     if missing or (unused and expect == "all"):
         raise CheckpointError(_mismatch(file, model, wanted, missing, unused, expect))
+    pruning = read_metadata(file).get("pruning") if expect == "all" else None
+    pruned = Pruning.from_dict(pruning) if pruning else Pruning()
+    shapes = {name: pruned.shapes.get(name, tuple(own[name].shape)) for name in wanted}
     wrong = [
-        f"{name}: file {tuple(tensors[name].shape)}, model {tuple(own[name].shape)}"
+        f"{name}: file {tuple(tensors[name].shape)}, model {shapes[name]}"
         for name in sorted(wanted)
-        if tensors[name].shape != own[name].shape
+        if tuple(tensors[name].shape) != shapes[name]
     ]
     if wrong:
         raise CheckpointError(
             f"{file}: {len(wrong)} of {len(wanted)} tensors have another shape than {type(model).__name__}'s: "
             f"{abbreviate(wrong)}. {_origin(file)}Build the model from the config it was trained with."
         )
+    if pruning:
+        try:
+            apply_pruning(model, pruned)
+        except ValueError as error:
+            raise CheckpointError(f"{file}: {error}") from error
+        own = model.state_dict()
     with torch.no_grad():
         for name in wanted:
             own[name].copy_(tensors[name])

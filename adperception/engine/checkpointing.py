@@ -19,6 +19,8 @@ from adperception.checkpoint.layout import CheckpointError, FileRecord
 from adperception.checkpoint.load import read_tensors
 from adperception.checkpoint.optimizer_state import flatten_optimizer, restore_optimizer
 from adperception.engine.trainer import Progress, Trainer
+from adperception.models.base import Pruning
+from adperception.structures import RadarGrid
 
 __all__ = ["checkpoint_root", "describe_weights", "restore_checkpoint", "save_checkpoint"]
 
@@ -107,16 +109,21 @@ def _write_files(trainer: Trainer, directory: Path) -> dict[str, tuple[int, str]
 def describe_weights(trainer: Trainer) -> dict[str, Any]:
     """What a weights file says about itself; it also stands in ``state.json``."""
     dataset = trainer.dataset
+    pruning = trainer.model.pruning
+    grid = getattr(dataset, "grid", None)
     return {
+        **({"pruning": pruning.to_dict()} if pruning != Pruning() else {}),
         "format_version": layout.FORMAT_VERSION,
         "adperception_version": adperception.__version__,
         "torch_version": torch.__version__,
         "model_config": trainer.settings.model,
         "dataset": trainer.settings.train_dataset,
-        "classes": list(getattr(dataset, "classes", None) or ()),
+        "classes": list(getattr(dataset, "classes", None) or getattr(dataset, "class_names", None) or ()),
         "input_channels": getattr(trainer.model, "in_channels", None),
         "channel_names": list(getattr(dataset, "channels", ())),
         "ground_height": trainer.progress.ground_height,
+        "radar_grid": grid.to_dict() if isinstance(grid, RadarGrid) else None,
+        "label_axis": getattr(dataset, "label_axis", None),
         "kernel_layout": "KRSC",
         "step": trainer.progress.step,
     }

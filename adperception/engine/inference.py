@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from adperception.checkpoint.layout import CheckpointError
 from adperception.checkpoint.load import read_metadata
 from adperception.datasets.formats.scan_files import Scan, fit_channels, read_scan
+from adperception.engine.radar_inference import RadarInference, RadarNetwork, holds_radar_model
 from adperception.evaluation.predictions import predict_frames
 from adperception.geometry.ground_height import estimate_ground_height
 from adperception.geometry.range_coverage import in_range
@@ -178,25 +179,29 @@ class Detector:
 
 
 def infer(
-    scan: str | Path | NDArray[np.floating] | PointCloud,
+    scan: str | Path | NDArray[Any] | PointCloud | Sequence[str | Path | NDArray[Any]],
     weights: str | Path,
     *,
+    sensor: str | Path | None = None,
     channels: Sequence[str] | None = None,
     intensity_max: float | None = None,
     fill_missing: float | None = None,
     sensor_height: float | None = None,
     min_score: float = 0.0,
     device: str | None = None,
-) -> Inference:
-    """Find objects in a point cloud.
+) -> Inference | RadarInference:
+    """Find objects in a point cloud, or objects and masks in radar cubes: the weights say which.
 
-    For many scans make one ``Detector`` and call it for each.
+    For many scans make one ``Detector`` and call it for each, for radar one ``RadarNetwork``
+    (adperception/engine/radar_inference.py), which has some more options.
 
     Args:
-        scan: a ``.bin .npy .npz .pcd .ply .las .laz`` file, an array ``(N, C)`` or a ``PointCloud``: metres, x forward,
-            y left, z up.
-        weights: a checkpoint directory or ``.safetensors`` file of a detector.
-        channels: what a file without named columns, or the array, holds per point; ``None``: what the model reads.
+        scan: for a radar model, what ``RadarNetwork`` takes; else a ``.bin .npy .npz .pcd .ply .las .laz`` file, an
+            array ``(N, C)`` or a ``PointCloud``: metres, x forward, y left, z up.
+        weights: a checkpoint directory or ``.safetensors`` file of a detector or a radar model.
+        sensor: for radar, a JSON file that describes it (docs/radar_inference.md).
+        channels: for LiDAR, as the next three: what a file without named columns, or the array, holds per point;
+            ``None``: what the model reads.
         intensity_max: the largest intensity that the sensor can give; ``None``: concluded from the values.
         fill_missing: value for channels that the scan lacks; ``None``: such a scan is refused.
         sensor_height: metres of the sensor above the road, to move the scan to where the model was trained; ``None``:
@@ -209,9 +214,23 @@ def infer(
 
     Raises:
         FileNotFoundError: if there is no such scan or weights file.
-        ValueError: for a scan that cannot be read or lacks a channel, with the option that helps.
-        CheckpointError: if the weights are not a detector's.
+        ValueError: for a scan that cannot be read or lacks a channel, with the option that helps, or an option of the
+            other sensor.
+        CheckpointError: if the weights are neither a detector's nor a radar model's.
     """
+    lidar_options = {
+        "channels": channels,
+        "intensity_max": intensity_max,
+        "fill_missing": fill_missing,
+        "sensor_height": sensor_height,
+    }
+    if holds_radar_model(weights):
+        wrong = [name for name, value in lidar_options.items() if value is not None]
+        if wrong or isinstance(scan, PointCloud):
+            raise ValueError(f"{weights} holds a radar model: {wrong[0] if wrong else 'a PointCloud'} does not apply.")
+        return RadarNetwork(weights, device)(scan, sensor=sensor, min_score=min_score)
+    if sensor is not None or not isinstance(scan, (str, Path, np.ndarray, PointCloud)):
+        raise ValueError(f"{weights} holds no radar model: give one scan, and no sensor.")
     return Detector(weights, device)(
         scan,
         channels=channels,

@@ -8,40 +8,28 @@ that no other one holds.
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-import os
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from adperception.checkpoint.layout import newest_complete, step_directory
+from adperception.checkpoint.layout import step_directory
+from adperception.engine.cell_runs import POLL_SECONDS, Train, can_go_on, make_data_once, time_limit, train_or_go_on
+from adperception.engine.cells import CELL_FILE, read_cell, with_sections
 from adperception.engine.checkpointing import checkpoint_root
 from adperception.engine.claims import claimed
 from adperception.engine.console import say
 from adperception.engine.distributed import launched_processes
-from adperception.engine.label_efficiency_plan import Cell, Study, plan_cells, with_sections
+from adperception.engine.label_efficiency_plan import Cell, Study, plan_cells
 from adperception.engine.label_efficiency_report import StudyResults, collect_results, write_report
 from adperception.engine.results import describe_machine, write_json
-from adperception.engine.run import RunOptions, check_names, train
+from adperception.engine.run import check_names, train
 from adperception.engine.settings import parse_settings
-from adperception.engine.stop_signals import StopSignals
 from adperception.engine.trainer import Trainer
-from adperception.registry import EVALUATIONS, PREPARATIONS, build
+from adperception.registry import EVALUATIONS, build
 
-__all__ = ["CELL_FILE", "StudyRun", "read_cell", "run_study"]
-
-CELL_FILE = "cell.json"
-
-_REMIND_SECONDS = 2.0
-_POLL_SECONDS = 5.0
-
-Train = Callable[..., Trainer]
+__all__ = ["StudyRun", "run_study"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +71,12 @@ def run_study(study: Study, run: StudyRun, train: Train = train) -> StudyResults
     work_dir = run.work_dir.resolve()
     for config in (study.detector, *study.pretraining.values()):
         check_names(parse_settings(config.values))
-    _prepare_data(study, work_dir)
+    make_data_once([study.detector, *study.pretraining.values()], work_dir)
     cells = plan_cells(study)
     metric = run.metric or default_metric(study)
     done = [cell for cell in cells if read_cell(work_dir, cell) is not None]
     say(f"{len(cells)} cells, {len(done)} done; results in {run.work_dir}")
-    with _time_limit(run.time_limit_minutes) as is_over:
+    with time_limit(run.time_limit_minutes) as is_over:
         while not all(read_cell(work_dir, cell) is not None for cell in cells):
             ran, finished = _run_next(cells, work_dir, run, train, is_over)
             if not finished:
@@ -97,7 +85,7 @@ def run_study(study: Study, run: StudyRun, train: Train = train) -> StudyResults
             if ran:
                 write_report(_collect(study, cells, work_dir, metric, run), run.work_dir)
             else:
-                time.sleep(_POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
     results = _collect(study, cells, work_dir, metric, run)
     write_report(results, run.work_dir)
     return results
@@ -120,25 +108,6 @@ def _run_next(
     return False, not is_over()
 
 
-def read_cell(work_dir: Path, cell: Cell) -> dict[str, Any] | None:
-    """What a finished cell found; ``None`` if it is not finished.
-
-    Raises:
-        ValueError: if the file is damaged or belongs to another cell.
-    """
-    path = work_dir / cell.folder / CELL_FILE
-    if not path.is_file():
-        return None
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        key = content["key"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: is damaged ({error}). Delete it, and the cell is run again.") from error
-    if key != cell.key:
-        raise ValueError(f"{path}: belongs to the cell {key}, not {cell.key}. Delete it, and the cell is run again.")
-    return content
-
-
 def default_metric(study: Study) -> str:
     """The last headline metric of the detector's first evaluation (KITTI: the mean over classes)."""
     evaluation = build(EVALUATIONS, parse_settings(study.detector.values).evaluations[0])
@@ -158,9 +127,8 @@ def _run_cell(cell: Cell, number: str, work_dir: Path, run: StudyRun, train: Tra
         assert found is not None  # the plan puts pre-trainings first
         encoder = checkpoint_root(work_dir / cell.needs.folder)
         config = with_sections(config, init={"encoder": str(step_directory(encoder, found["steps"]))})
-    resume = newest_complete(checkpoint_root(folder), say) is not None
-    say(f"\n{number}: {cell}{' (goes on)' if resume else ''}")
-    trainer = train(config, RunOptions(folder, resume=resume, device=run.device))
+    say(f"\n{number}: {cell}{' (goes on)' if can_go_on(folder) else ''}")
+    trainer = train_or_go_on(config, folder, run.device, train)
     if not trainer.is_done:
         return False
     write_json(folder / CELL_FILE, _describe(cell, trainer))
@@ -208,50 +176,3 @@ def _collect(study: Study, cells: Sequence[Cell], work_dir: Path, metric: str, r
             "command": list(run.command),
         },
     )
-
-
-def _prepare_data(study: Study, work_dir: Path) -> None:
-    """Make the data that the configs name, so that their frames can be counted.
-
-    Of several starts one makes them while the others wait: two at once would write the same files, and the quicker one
-    would train on what the other is just writing again.
-    """
-    sections = [parse_settings(config.values).prepare for config in (study.detector, *study.pretraining.values())]
-    preparations = [build(PREPARATIONS, section) for section in sections if section is not None]
-    while preparations:
-        with claimed(work_dir / "prepare") as mine:
-            if mine:
-                for prepare in preparations:
-                    prepare()
-                return
-        time.sleep(_POLL_SECONDS)
-
-
-@contextmanager
-def _time_limit(minutes: float | None) -> Iterator[Callable[[], bool]]:
-    """End the run at hand by SIGTERM after ``minutes``, which stops it after its current step, with a checkpoint.
-
-    SIGINT and SIGTERM between two runs are noted as well, and passed on to a run that was just being set up and did not
-    listen yet. Yields a function: was there a signal, or is the time over?
-    """
-    end = math.inf if minutes is None else time.monotonic() + 60 * minutes
-    finished = threading.Event()
-    with StopSignals() as signals:
-
-        def is_over() -> bool:
-            return bool(signals.received) or time.monotonic() >= end
-
-        def remind() -> None:
-            left = end - time.monotonic()
-            while not finished.wait(min(left, _REMIND_SECONDS) if left > 0 else _REMIND_SECONDS):
-                left = end - time.monotonic()
-                if is_over():
-                    os.kill(os.getpid(), signal.SIGTERM)
-
-        thread = threading.Thread(target=remind, daemon=True)
-        thread.start()
-        try:
-            yield is_over
-        finally:
-            finished.set()
-            thread.join()

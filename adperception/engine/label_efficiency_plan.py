@@ -7,20 +7,23 @@ study can be stopped, resumed, extended by seeds, or repeated with other steps i
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import adperception
 from adperception.config import Config, load_config, nearest
+from adperception.engine.cells import (
+    NEVER,
+    bare_dataset,
+    cell_key,
+    data_version,
+    few_checkpoints,
+    transform_sections,
+    with_sections,
+)
 from adperception.engine.sampling import SampleOrder
 from adperception.engine.settings import Settings, parse_settings
-from adperception.located_dict import LocatedDict
-from adperception.registry import DATASETS, build
 from adperception.zoo import config_directory
 
 __all__ = [
@@ -28,7 +31,6 @@ __all__ = [
     "UPSTREAM_EPOCHS",
     "Cell",
     "Study",
-    "cell_key",
     "default_pretraining",
     "fine_tuning_config",
     "plan_cells",
@@ -40,8 +42,6 @@ SCRATCH = "scratch"
 
 UPSTREAM_EPOCHS = {0.05: 80, 0.2: 320, 0.5: 160, 1.0: 80}
 """Epochs of the released AD-L-JEPA configs by share of labels. Not equal work: 5 % gets a quarter of the steps."""
-
-_NEVER = 10**9  # epochs between two evaluations of a run that is only evaluated at its end
 
 Subset = Literal["first", "every"]
 Budget = Literal["equal", "upstream"]
@@ -144,7 +144,7 @@ def plan_cells(study: Study) -> list[Cell]:
         for name in study.inits
         if name != SCRATCH
     }
-    data = {config.path: _data_version(config) for config in (study.detector, *methods.values())}
+    data = {config.path: data_version(config) for config in (study.detector, *methods.values())}
     cells: list[Cell] = []
     for seed in range(study.seeds):
         pretrained: dict[str, Cell] = {}
@@ -175,8 +175,8 @@ def fine_tuning_config(study: Study, fraction: float, steps: int) -> Config:
         study.detector,
         train_dataset={**values["train_dataset"], **part},
         train=train,
-        evaluations=[{**section, "every_epochs": _NEVER} for section in values["evaluations"]],
-        checkpoint=_checkpoints(train),
+        evaluations=[{**section, "every_epochs": NEVER} for section in values["evaluations"]],
+        checkpoint=few_checkpoints(train),
     )
 
 
@@ -187,7 +187,7 @@ def pretraining_config(config: Config, steps: int | None) -> Config:
         ValueError: if it looks at labels.
     """
     dataset = config.values["train_dataset"]
-    transforms = [section.get("type") for section in _transforms(dataset)]
+    transforms = [section.get("type") for section in transform_sections(dataset)]
     if "GroundTruthSampling" in transforms or dataset.get("replace_empty_frames"):
         what = "GroundTruthSampling" if "GroundTruthSampling" in transforms else "replace_empty_frames"
         raise ValueError(
@@ -197,7 +197,7 @@ def pretraining_config(config: Config, steps: int | None) -> Config:
     train = dict(config.values["train"])
     if steps is not None:
         train = {key: value for key, value in train.items() if key not in ("epochs", "steps")} | {"steps": steps}
-    return with_sections(config, train=train, evaluations=[], val_dataset=None, checkpoint=_checkpoints(train))
+    return with_sections(config, train=train, evaluations=[], val_dataset=None, checkpoint=few_checkpoints(train))
 
 
 def default_pretraining(detector: Config, method: str, overrides: Sequence[str] = ()) -> Config:
@@ -241,7 +241,7 @@ def full_steps(config: Config) -> int:
     if train.steps is not None:
         return train.steps
     order = SampleOrder(
-        frames=len(_bare_dataset(config.values["train_dataset"]).frame_ids),
+        frames=len(bare_dataset(config.values["train_dataset"]).frame_ids),
         batch_size=train.batch_size,
         accumulate_steps=train.accumulate_steps,
         world_size=1,
@@ -249,30 +249,6 @@ def full_steps(config: Config) -> int:
         drop_last=train.drop_last,
     )
     return (train.epochs or 0) * order.steps_per_epoch
-
-
-def cell_key(values: Mapping[str, Any], data: Mapping[str, Any], needs: str | None = None) -> str:
-    """Hash of what decides the outcome of a run; how it is logged, saved and fed does not count."""
-    kept = {name: value for name, value in values.items() if name not in ("log", "checkpoint")}
-    kept["train"] = {k: v for k, v in values["train"].items() if k not in ("workers", "evaluate_first")}
-    if isinstance(values.get("prepare"), Mapping):
-        kept["prepare"] = {key: value for key, value in values["prepare"].items() if key != "workers"}
-    content = {"config": kept, "data": data, "needs": needs, "version": adperception.__version__}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def with_sections(config: Config, **sections: Any) -> Config:
-    """A copy of ``config`` with other top-level sections; ``None`` removes one."""
-    values = copy.deepcopy(config.values)
-    for name, section in sections.items():
-        if section is None:
-            values.pop(name, None)
-            continue
-        old = values.get(name)
-        if isinstance(section, Mapping):
-            section = LocatedDict(section, old.locations if isinstance(old, LocatedDict) else {})
-        values[name] = section
-    return Config(config.path, values, config.overrides)
 
 
 def _check_detector(config: Config) -> Settings:
@@ -284,42 +260,10 @@ def _check_detector(config: Config) -> Settings:
             raise ValueError(f"{config.path}: the study decides on the labels; take out train_dataset.{name}.")
     if not settings.evaluations:
         raise ValueError(f"{config.path}: the study needs evaluations to compare.")
-    for transform in _transforms(settings.train_dataset):
+    for transform in transform_sections(settings.train_dataset):
         if transform.get("type") == "GroundTruthSampling" and transform.get("database") is not None:
             raise ValueError(
                 f"{config.path}: GroundTruthSampling has a database of its own, but every fraction needs one that "
                 "holds its frames only. Take out database; it is built by itself."
             )
     return settings
-
-
-def _transforms(dataset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The transform sections of a dataset section; what is none is complained about when it is built."""
-    return [section for section in dataset.get("transforms", ()) if isinstance(section, Mapping)]
-
-
-def _checkpoints(train: Mapping[str, Any]) -> dict[str, Any]:
-    """About ten checkpoints in a run, only the last of which is kept."""
-    unit = "epochs" if train.get("steps") is None else "steps"
-    return {f"every_{unit}": max(1, int(train[unit]) // 10), "keep": 1}
-
-
-def _data_version(config: Config) -> dict[str, Any]:
-    """Which frames a config trains and evaluates on, and how simulated ones were made."""
-    version: dict[str, Any] = {}
-    for name in ("train_dataset", "val_dataset"):
-        section = config.values.get(name)
-        if section is None:
-            continue
-        dataset = _bare_dataset(section)
-        names = "\n".join(dataset.frame_ids)
-        version[name] = {"frames": len(dataset.frame_ids), "sha256": hashlib.sha256(names.encode()).hexdigest()}
-        manifest = Path(getattr(dataset, "root", "")) / "simulation.json"
-        if manifest.is_file():
-            version[name]["simulation"] = hashlib.sha256(manifest.read_bytes()).hexdigest()
-    return version
-
-
-def _bare_dataset(section: Mapping[str, Any]) -> Any:
-    """The dataset of a config section without its transforms, which may want to build an object database."""
-    return build(DATASETS, {key: value for key, value in section.items() if key != "transforms"})

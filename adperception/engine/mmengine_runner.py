@@ -135,7 +135,7 @@ class _TrainingLoop(BaseLoop):
         trainer.model.train()
         batches = iter(self.dataloader)
         while not trainer.is_done and not trainer.stop_signal:
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             micro_batches = trainer.order.micro_batches(trainer.progress.step, rank)
             data = [next(batches) for _ in micro_batches]
             wait_seconds = time.perf_counter() - start
@@ -148,6 +148,7 @@ class _TrainingLoop(BaseLoop):
             outcome.wait_seconds = wait_seconds
             outcome.step_seconds = time.perf_counter() - start
             trainer.progress.seconds += outcome.step_seconds
+            trainer.progress.cpu_seconds += time.process_time() - cpu_start
             self.runner.call_hook("after_step", outcome=outcome)
             # The next batches are loaded before these would go out of scope.
             del data, outcome

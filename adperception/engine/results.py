@@ -40,6 +40,7 @@ def write_results(trainer: Trainer) -> Path:
             "initialised_from": progress.origin or "random weights",
             "metrics": progress.metrics,
             "training_seconds": round(progress.seconds, 3),
+            "training_cpu_seconds": round(progress.cpu_seconds, 3),
             **peak_memory(trainer.processes.device),
             **describe_machine(trainer.processes.device),
         },

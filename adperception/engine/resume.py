@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
-from adperception.checkpoint.layout import CheckpointError, newest_complete
+from adperception.checkpoint.layout import CheckpointError, list_checkpoints, newest_complete, read_state
+from adperception.compression.applied_pruning import apply_pruning
 from adperception.engine.checkpointing import checkpoint_root, restore_checkpoint
 from adperception.engine.console import say
 from adperception.engine.trainer import Trainer
+from adperception.models.base import Pruning, TrainableModel
 
-__all__ = ["resume"]
+__all__ = ["restore_pruning", "resume"]
 
 # These do not change any parameter of the model.
 _FREE_SECTIONS = ("log", "checkpoint")
@@ -49,6 +51,21 @@ def resume(trainer: Trainer, allow_config_change: bool) -> None:
         for change in changes:
             say(f"config change: {change}")
         say(f"resumed from {directory}: step {trainer.progress.step} of {trainer.total_steps}")
+
+
+def restore_pruning(model: TrainableModel, work_dir: Path) -> None:
+    """Make a model that its config has just built as small as that of the run in ``work_dir``, if it was pruned.
+
+    The optimizer is built for what is left, so this comes first; ``resume`` then finds the complete checkpoint.
+    """
+    for directory in list_checkpoints(checkpoint_root(work_dir)):
+        try:
+            pruning = read_state(directory).get("pruning")
+        except CheckpointError:
+            continue
+        if pruning:
+            apply_pruning(model, Pruning.from_dict(pruning))
+        return
 
 
 def differences(saved: Mapping[str, Any], present: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -28,7 +28,7 @@ from adperception.engine.initial_weights import load_initial_weights
 from adperception.engine.mmengine_runner import Hook, TrainingRunner
 from adperception.engine.optimizers import build_optimizer
 from adperception.engine.randomness import seed_everything
-from adperception.engine.resume import resume
+from adperception.engine.resume import restore_pruning, resume
 from adperception.engine.sampling import SampleOrder, StepBatchSampler
 from adperception.engine.settings import Settings, parse_settings
 from adperception.engine.trainer import Trainer
@@ -116,7 +116,9 @@ def _build(config: Config, settings: Settings, options: RunOptions, processes: P
     origin = None if settings.init is None or options.resume else load_initial_weights(model, settings.init)
     if origin is not None and processes.is_main:
         say(origin.sentence)
-    if not options.resume:
+    if options.resume:
+        restore_pruning(model, options.work_dir)
+    else:
         model.before_training(_spread_frames(dataset))
     model.to(processes.device)
     ground_height = _check_data(dataset, model, processes)

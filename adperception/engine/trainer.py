@@ -37,6 +37,8 @@ class Progress:
         best_value: that value.
         metrics: the newest value of every evaluation metric.
         seconds: time spent in steps (evaluations and saving not counted), over all starts of the run.
+        cpu_seconds: processor time of this process in those steps, all threads; what data-loading processes spend is
+            not in it. Other work on the machine disturbs it far less than ``seconds``.
         origin: where the first weights came from (``init`` of the config); ``None``: random ones.
         ground_height: z of the road in the training frames, metres; ``None`` where it cannot be told.
     """
@@ -47,6 +49,7 @@ class Progress:
     best_value: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     origin: dict[str, Any] | None = None
     ground_height: float | None = None
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adperception.structures import Detections, LidarBatch, VoxelGrid
 
-__all__ = ["DetectionModel", "Losses", "PredictionModel", "TrainableModel"]
+__all__ = ["DetectionModel", "Losses", "PredictionModel", "Pruning", "TrainableModel"]
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,40 @@ class Losses:
         return cls(total, {name: value.detach() for name, value in {"loss": total, **terms}.items()})
 
 
+@dataclass(frozen=True)
+class Pruning:
+    """What was taken from a model that its config does not know; every weights file carries it (docs/compression.md).
+
+    Attributes:
+        shapes: shapes of the tensors that lost channels, by name.
+        masked: names of the tensors whose zeros stay zeros.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    masked: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a file."""
+        return {"shapes": {name: list(shape) for name, shape in self.shapes.items()}, "masked": list(self.masked)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Pruning:
+        """What ``to_dict`` gave."""
+        return cls({name: tuple(shape) for name, shape in values["shapes"].items()}, tuple(values["masked"]))
+
+
 class TrainableModel(nn.Module, ABC):
     """A model that the engine can train without knowing what it is.
 
     Attributes:
+        pruning: what was taken from it, if it was pruned.
         ENCODERS: prefixes of the tensors of each encoder in the state dict, by branch name; the first one is what
             fine-tuning takes (``{"context": "context_encoder.", "target": "target_encoder."}``).
     """
 
     ENCODERS: ClassVar[Mapping[str, str]] = {}
+
+    pruning: Pruning = Pruning()
 
     @abstractmethod
     def forward(self, batch: Any, generator: torch.Generator | None = None) -> Losses:

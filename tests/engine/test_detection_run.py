@@ -99,11 +99,11 @@ def test_predictions_of_another_split_are_refused(config_path, tmp_path):
     config = load_config(config_path)
     path = tmp_path / "predictions.jsonl"
     path.write_text('{"frame_id": "frame_0", "names": [], "scores": [], "boxes": []}\n')
-    with pytest.raises(ValueError, match=r"2 validation frames have no line in it \(first: frame_1\)"):
+    with pytest.raises(ValueError, match=r"2 validation frames have no predictions in it \(first: frame_1\)"):
         evaluate_predictions(config, path, tmp_path / "test")
     lines = [f'{{"frame_id": "{n}", "names": [], "scores": [], "boxes": []}}\n' for n in (*"abc",)]
     path.write_text("".join(lines))
-    with pytest.raises(ValueError, match=r"3 validation frames have no line in it"):
+    with pytest.raises(ValueError, match=r"3 validation frames have no predictions in it"):
         evaluate_predictions(config, path, tmp_path / "test")
 
 

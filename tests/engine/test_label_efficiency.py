@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,10 @@ import pytest
 
 from adperception.checkpoint.load import read_tensors
 from adperception.config import load_config
-from adperception.engine import label_efficiency
-from adperception.engine.claims import claimed
+from adperception.engine.cells import read_cell
 from adperception.engine.hooks.run_report import RunReport
-from adperception.engine.label_efficiency import StudyRun, default_metric, read_cell, run_study
-from adperception.engine.label_efficiency_plan import Study, plan_cells, with_sections
+from adperception.engine.label_efficiency import StudyRun, default_metric, run_study
+from adperception.engine.label_efficiency_plan import Study, plan_cells
 from adperception.engine.run import RunOptions, train
 from adperception.engine.trainer import StepOutcome, Trainer
 from adperception.simulation.simulate_kitti import SimulateKitti
@@ -197,23 +194,3 @@ def test_several_processes_are_refused(study: Study, tmp_path: Path, monkeypatch
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="without torchrun"):
         run_study(study, StudyRun(tmp_path))
-
-
-def test_of_several_starts_one_makes_the_data(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other one waits: both would write the same files."""
-    made: list[str] = []
-    monkeypatch.setattr(label_efficiency, "build", lambda registry, section: lambda: made.append(section["root"]))
-    detector = with_sections(study.detector, prepare={"type": "SimulateKitti", "root": "data/study"})
-    waited: list[int] = []
-    with ExitStack() as other:
-        assert other.enter_context(claimed(tmp_path / "prepare"))
-
-        def wait(seconds: float) -> None:
-            waited.append(len(made))
-            if len(waited) == 2:
-                other.close()
-
-        monkeypatch.setattr(time, "sleep", wait)
-        label_efficiency._prepare_data(replace(study, detector=detector), tmp_path)
-    assert waited == [0, 0]
-    assert made == ["data/study"]

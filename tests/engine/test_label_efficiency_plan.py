@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from adperception.config import Config, load_config
+from adperception.engine.cells import with_sections
 from adperception.engine.label_efficiency_plan import (
     Study,
     default_pretraining,
@@ -17,7 +18,6 @@ from adperception.engine.label_efficiency_plan import (
     full_steps,
     plan_cells,
     pretraining_config,
-    with_sections,
 )
 from adperception.engine.settings import parse_settings
 from adperception.registry import DATASETS

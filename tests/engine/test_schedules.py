@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from adperception.engine.schedules import Constant, OneCycle
+from adperception.engine.schedules import Constant, OneCycle, StepDecay
 
 
 @pytest.mark.parametrize("total", [6960, 120, 7])
@@ -49,3 +49,15 @@ def test_bad_peak() -> None:
         OneCycle(peak_fraction=1.5)
     with pytest.raises(ValueError, match="end_divisor=0"):
         OneCycle(end_divisor=0)
+
+
+def test_step_decay_is_the_radar_protocol() -> None:
+    """Times 0.9 after every 20 of 300 epochs, here of 7 steps."""
+    curve = StepDecay()
+    for step in range(2100):
+        assert curve.at(step, 2100, 1e-4).learning_rate == pytest.approx(1e-4 * 0.9 ** (step // 7 // 20))
+
+
+def test_step_decay_refuses_a_factor_above_one() -> None:
+    with pytest.raises(ValueError, match=r"factor=1.5"):
+        StepDecay(factor=1.5)

@@ -58,6 +58,10 @@ class ToyDataset:
     def __len__(self) -> int:
         return len(self.frame_ids)
 
+    def read(self, index: int) -> tuple[str, np.ndarray, float]:
+        features = np.sin(np.arange(6) * (index + 1))
+        return self.frame_ids[index], features.astype(np.float32), float(np.cos(index))
+
     def get(self, index: int, rng: np.random.Generator) -> tuple[str, np.ndarray, float]:
         time.sleep(self.delay_seconds)
         features = np.sin(np.arange(6) * (index + 1)) + 0.1 * rng.standard_normal(6)
@@ -76,7 +80,11 @@ def collate(frames: Sequence[tuple[str, np.ndarray, float]]) -> ToyBatch:
 
 @MODELS.register_module()
 class ToyModel(TrainableModel):
-    """Batch norm, random masking from the generator, and an averaged copy that follows the global step."""
+    """Batch norm, random masking from the generator, an averaged copy that follows the global step, and a scale of the
+    input that is taken from the training frames before the first step.
+    """
+
+    scale: Tensor
 
     def __init__(self, width: int, batch_norm: bool = True, dropout: float = 0.2) -> None:
         super().__init__()
@@ -84,10 +92,14 @@ class ToyModel(TrainableModel):
         self.online = nn.Sequential(nn.Linear(6, width), norm, nn.ReLU(), nn.Linear(width, 1))
         self.average = copy.deepcopy(self.online).requires_grad_(False)
         self.dropout = dropout
+        self.register_buffer("scale", torch.ones(6))
+
+    def before_training(self, frames: Iterable[tuple[str, np.ndarray, float]]) -> None:
+        self.scale.copy_(torch.from_numpy(np.stack([features for _, features, _ in frames])).abs().mean(0) + 0.1)
 
     def forward(self, batch: ToyBatch, generator: torch.Generator | None = None) -> Losses:
         keep = torch.rand(batch.features.shape, generator=generator) >= self.dropout
-        features = batch.features * keep.to(batch.features.device)
+        features = batch.features / self.scale * keep.to(batch.features.device)
         prediction = self.online(features)[:, 0]
         with torch.no_grad():
             target = 0.5 * batch.targets + 0.5 * self.average(features)[:, 0]

@@ -40,6 +40,6 @@ def test_nothing_found_is_no_error(tool: Tool, tmp_path: Path, capsys: pytest.Ca
 
 def test_errors_are_one_line(tool: Tool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tool("infer")(["--weights", str(tmp_path / "w"), "a/scan.npy", "b/scan.npy"]) == 1
-    assert capsys.readouterr().err.startswith("error: two scans are called scan.npy; their results would overwrite")
+    assert capsys.readouterr().err.startswith("error: two files are called scan.npy; their results would overwrite")
     assert tool("infer")(["--weights", str(tmp_path / "w.safetensors"), "scan.npy"]) == 1
     assert capsys.readouterr().err == f"error: {tmp_path / 'w.safetensors'}: there is no checkpoint here.\n"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adperception.datasets.formats.table_rows import TABLE_SUFFIXES, read_rows
 from adperception.structures import Boxes3D
 
 __all__ = ["TABLE_SUFFIXES", "LabelTable", "read_label_table", "write_label_table"]
 
-TABLE_SUFFIXES = (".csv", ".jsonl")
 _BOX = ("x", "y", "z", "length", "width", "height", "yaw")
 _REQUIRED = ("frame", "name", *_BOX)
 _OPTIONAL = ("num_points", "difficulty")
@@ -73,16 +73,12 @@ def read_label_table(path: str | Path) -> LabelTable:
             angle that looks like degrees; with file, line and fix.
     """
     path = Path(path)
-    if path.suffix not in TABLE_SUFFIXES:
-        raise ValueError(f'label table: {path}: "{path.suffix}" is not known; use {" or ".join(TABLE_SUFFIXES)}.')
-    if not path.is_file():
-        raise FileNotFoundError(f"label table: {path} does not exist.")
     frames: dict[str, int] = {}
     classes: dict[str, int] = {}
     lines: list[int] = []
     owners: list[int] = []
     rows: list[tuple[Any, ...]] = []
-    for line, row in _read_csv(path) if path.suffix == ".csv" else _read_json_lines(path):
+    for line, row in read_rows(path, _REQUIRED):
         place = f"{path}:{line}"
         frame = row.get("frame")
         if not isinstance(frame, str) or not frame.strip():
@@ -191,47 +187,3 @@ def _whole_number(row: Mapping[str, Any], key: str, default: int, place: str) ->
     if value != int(value) or abs(value) > 2**31 - 1:
         raise ValueError(f"{place}: {key}={value:g} must be a whole number (or leave it empty).")
     return int(value)
-
-
-def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            header = [name.strip() for name in next(reader, [])]
-            missing = [name for name in _REQUIRED if name not in header]
-            if missing or len(set(header)) < len(header):
-                problem = f"no column {', '.join(missing)}" if missing else "a column twice"
-                raise ValueError(
-                    f"{path}:1: the header has {problem}; it reads: {', '.join(header)[:200] or '(nothing)'}. The "
-                    f"first line must name the columns, separated by commas: {','.join(_REQUIRED)}"
-                )
-            for row in reader:
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    raise ValueError(
-                        f"{path}:{reader.line_num}: {len(row)} values, but the header names {len(header)} columns. Was "
-                        "the file cut off? Correct the line or remove it."
-                    )
-                yield reader.line_num, {k: v.strip() for k, v in zip(header, row, strict=True)}
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"{path}:{reader.line_num + 1}: not readable as CSV ({error}). Write comma-separated UTF-8 text."
-            ) from error
-
-
-def _read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(
-                    f"{path}:{number}: not a JSON object on a line of its own ({error}). Was the file cut off? Correct "
-                    "the line or remove it."
-                ) from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}:{number}: a {type(row).__name__} where an object of columns is wanted.")
-            yield number, row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import nn
 from adperception.checkpoint.save import write_tensors
 from adperception.engine.checkpointing import describe_weights
 from adperception.engine.console import say
+from adperception.engine.data import ValidationBatches
 from adperception.engine.mmengine_runner import Hook
 from adperception.engine.results import write_results
 from adperception.engine.trainer import Trainer
@@ -22,9 +24,11 @@ from adperception.evaluation.predictions import predict_frames
 from adperception.evaluation.pretraining_model import is_pretraining_model
 from adperception.evaluation.summary_table import PRETRAINING_ROWS, summary_table
 from adperception.models.base import DetectionModel, PredictionModel
+from adperception.models.radar.base import RadarModel
 from adperception.structures import LidarBatch
 from adperception.visualization.detections_bev import detections_picture
 from adperception.visualization.pretraining_panel import write_run_pictures
+from adperception.visualization.radar_panel import write_radar_pictures
 from adperception.visualization.training_curves import TrainingLog, read_log, write_training_curves
 
 __all__ = ["RunReport", "before_and_after"]
@@ -81,6 +85,9 @@ class RunReport(Hook):
         return model, f"re-estimated over {STATISTICS_BATCHES} validation batches"
 
     def _pictures(self, trainer: Trainer, model: nn.Module, log_path: Path, folder: Path) -> list[Path]:
+        if self._batches is not None and isinstance(model, RadarModel):
+            frames_shown = spread_frames(self._batches, PICTURES)
+            return write_radar_pictures(model, frames_shown, log_path, folder, device=trainer.processes.device)
         if self._batches is not None and isinstance(model, DetectionModel):
             frames = draw_detections(model, self._batches, folder, trainer.processes.device)
             return [write_training_curves(log_path, folder / "training_curves.png"), *frames]
@@ -88,6 +95,15 @@ class RunReport(Hook):
             return [write_training_curves(log_path, folder / "training_curves.png")]
         device, title = trainer.processes.device, trainer.config.name
         return write_run_pictures(model, self._batches, log_path, folder, device=device, title=title)
+
+
+def spread_frames(batches: Iterable[Any], count: int) -> Iterable[Any]:
+    """A few validation frames spread evenly over the split: neighbours of a recording look alike."""
+    if not isinstance(batches, ValidationBatches):
+        return batches
+    total = len(batches.frames)
+    positions = [(2 * number + 1) * total // (2 * count) for number in range(min(count, total))]
+    return dataclasses.replace(batches, indices=[batches.frames[position] for position in positions])
 
 
 def draw_detections(

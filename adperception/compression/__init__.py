@@ -1,0 +1,1 @@
+"""Smaller models: channels removed, weights set to zero, eight-bit arithmetic."""
