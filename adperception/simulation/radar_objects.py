@@ -119,7 +119,7 @@ class RoadUser:
         return MovingPoints(
             position=centre + np.multiply.outer(along, forward) + np.multiply.outer(body.xy[:, 1], left),
             velocity=np.multiply.outer(speed_along - turning * body.xy[:, 1], forward)
-            + np.multiply.outer(turning * body.xy[:, 0], left),
+            + np.multiply.outer(turning * along, left),
             normal=np.multiply.outer(body.normal[:, 0], forward) + np.multiply.outer(body.normal[:, 1], left),
             weight=body.weight,
         )

@@ -146,19 +146,21 @@ class RadarSequence:
         if not users:
             return []
         power = _power(spectrum)
-        found = self._cfar(power)
         labels = []
         for user, echo in zip(users, echoes, strict=True):
-            own = _power(antenna_spectrum(simulate_adc(echo, self.radar), self.radar))
-            cells = found & (own > 0.5 * power) & (own > own.max() * _FAINTEST)
-            cells &= own > own.max(axis=1, keepdims=True) * self._leakage
-            # The echo of something near leaks below range 0, where the farthest rows are.
-            reach = np.array([echo.range_m.min(), echo.range_m.max()]) / self.grid.range_bin_m
-            cells[: max(int(reach[0]) - 1, 0)] = False
-            cells[int(reach[1]) + 3 :] = False
+            # Where its points are, and the rows next to them that the window spreads them over; not what leaks below
+            # range 0, where the farthest rows are.
+            first = max(int(echo.range_m.min() / self.grid.range_bin_m) - 1, 0)
+            last = min(int(echo.range_m.max() / self.grid.range_bin_m) + 3, self.grid.range_bins)
+            if first >= last:
+                continue
+            own = _power(antenna_spectrum(simulate_adc(echo, self.radar), self.radar))[first:last]
+            cells = self._detections(power, first, last) & (own > 0.5 * power[first:last])
+            cells &= (own > own.max() * _FAINTEST) & (own > own.max(axis=1, keepdims=True) * self._leakage)
             rows, columns = np.nonzero(cells)
             if not len(rows):
                 continue
+            rows += first
             beams = azimuth_transform(spectrum[rows, :, columns].T, self.radar)
             azimuth = np.abs(beams).argmax(axis=0)
             bins = (rows, azimuth, columns)
@@ -166,6 +168,12 @@ class RadarSequence:
                 label_instance(user.instance_id, user.class_id, bins, self.grid, self.ra_label_axis, self._radius)
             )
         return labels
+
+    def _detections(self, power: NDArray[np.float32], first: int, last: int) -> NDArray[np.bool_]:
+        """Detections in rows ``first`` to ``last - 1``; the detector sees no more rows than it needs."""
+        reach = self._cfar.guard[0] + self._cfar.training[0]
+        start = max(first - reach, 0)
+        return self._cfar(power[start : last + reach])[first - start : last - start]
 
 
 _FAINTEST = 10 ** (-32 / 10)
