@@ -101,13 +101,22 @@ class RADDet(RadarDataset):
         )
 
     def training_sizes(self) -> dict[str, tuple[float, ...]]:
-        """Mean extents in cells (range, azimuth, Doppler) of the classes that ``split="train"`` holds."""
+        """Mean extents in cells (range, azimuth, Doppler) of each class in ``split="train"``.
+
+        A class that has no box there gets the mean over all boxes.
+
+        Raises:
+            ValueError: if there is no box at all.
+        """
         sizes: dict[str, list[np.ndarray]] = {}
         for frame_id in _training_frames(list_frames(self.root, "train")):
             labels = read_labels(label_file(self.root, frame_id))
             for name, box in zip(labels.classes, labels.boxes, strict=True):
                 sizes.setdefault(name, []).append(box[3:])
-        return {name: tuple(np.mean(rows, axis=0).tolist()) for name, rows in sizes.items()}
+        every = [row for rows in sizes.values() for row in rows]
+        if not every:
+            raise ValueError(f"RADDet: the training labels of {self.root} hold no box.")
+        return {name: tuple(np.mean(sizes.get(name, every), axis=0).tolist()) for name in CLASSES}
 
     def _with_predecessors(self, frames: list[str], moments: int) -> list[str]:
         known = set(frames)

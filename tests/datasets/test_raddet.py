@@ -119,6 +119,16 @@ def test_rare_classes_are_listed_more_often(tree: Path) -> None:
         RADDet(tree, oversample={"tram": 2})
 
 
+def test_sizes_come_from_the_training_split(tree: Path) -> None:
+    (tree / "train/gt/part2/000002.json").write_text('{"classes": ["car"], "boxes": [[1, 2, 3, 21, 2, 4]]}')
+    held_out = tree / "train/gt/part10/000018.json"
+    held_out.write_text('{"classes": ["bus"], "boxes": [[1, 2, 3, 9, 9, 9]]}')
+    sizes = RADDet(tree, "validation").training_sizes()
+    assert sizes["car"] == pytest.approx(((16 * 3 + 21) / 17, 2, 4))
+    assert sizes["bus"] == sizes["truck"]  # not in the training frames: the mean over all boxes
+    assert sizes["person"] == (1.0, 2.0, 3.0)
+
+
 def test_several_moments_only_where_numbers_are_consecutive(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset = RADDet(tree, "train_and_validation", moments=3)
     assert list(dataset.frame_ids) == [f"train/part2/{i:06d}" for i in range(2, 10)]
