@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from adperception.datasets.formats.carrada import (
 from adperception.datasets.formats.carrada_files import CarradaFiles
 from adperception.datasets.formats.carrada_pack import CarradaPacks, pack_file
 from adperception.datasets.formats.radar_instances import instances_from_masks, radar_objects
-from adperception.datasets.radar_dataset import Load, RadarDataset, RadarTransform
+from adperception.datasets.radar_dataset import LabelAxis, Load, RadarDataset, RadarTransform
 from adperception.registry import DATASETS
 from adperception.structures import RadarFrame, RadarGrid, RadarMasks, RadarObjects
 
@@ -98,36 +98,24 @@ class CARRADA(RadarDataset):
             )
         self.root, self.split, self.annotation, self.first_frame = find_tree(Path(root)), split, annotation, first_frame
         sensor = read_sensor(self.root)
-        self.grid, self.label_axis = sensor.grid, sensor.ra_label_axis
+        self.grid, self.label_axis = sensor.grid, cast(LabelAxis, sensor.label_axis)
         self.sequences = list_sequences(self.root, split)
         self.storage = open_storage(self.root, rad_root, self.sequences, self.grid)
-        listed = read_frames(self.root)
-        names = self._select(listed, moments, load)
-        kept = list(subset(names, fraction, interval, "CARRADA"))
         annotations = read_annotations(self.root)
-        self._objects: _Objects | None = None
         self._boxes: _Boxes = {}
         if annotations is None:
             self._boxes = {s: {v: read_boxes(self.root, s, v) for v in LABELLED_VIEWS} for s in self.sequences}
-            classes = {
-                f"{s}/{frame}": set(labels.tolist())
-                for s, views in self._boxes.items()
-                for frame, (_, labels) in views["range_doppler"].items()
-            }
-        else:
-            self._require_frames(annotations, listed)
-            classes = {
-                f"{s}/{frame}": {i.class_id for i in every}
-                for s in self.sequences
-                for frame, every in annotations.get(s, {}).items()
-            }
+        listed = read_frames(self.root)
+        names = self._select(listed)
+        kept = subset(names, fraction, interval, "CARRADA")
         if oversample:
             times = {1 + CLASSES.index(name): int(n) for name, n in oversample.items()}
+            classes = self._label_classes(annotations)
             kept = [n for n in kept for _ in range(max((times.get(c, 1) for c in classes.get(n, ())), default=1))]
         super().__init__(kept, moments, load, transforms)
         self.split_size = len(names)
-        if annotations is not None:
-            self._objects = _Objects.collect(annotations, self.frame_ids, self.grid)
+        self._require_frames(listed, annotations or {})
+        self._objects = None if annotations is None else _Objects.collect(annotations, self.frame_ids, self.grid)
 
     def read(self, index: int) -> RadarFrame:
         """Frame ``index`` as it is on disk.
@@ -149,18 +137,42 @@ class CARRADA(RadarDataset):
             objects=self._read_objects(index, sequence, frame, masks),
         )
 
-    def _select(self, listed: Mapping[str, Sequence[str]], moments: int, load: Sequence[Load]) -> list[str]:
-        """Names of the frames that are used, after checking that they and their predecessors are there."""
-        names = []
+    def _select(self, listed: Mapping[str, Sequence[str]]) -> list[str]:
+        """Names of the frames of the split that have enough predecessors."""
+        names: list[str] = []
         for sequence in self.sequences:
             if sequence not in listed:
                 raise ValueError(
                     f"CARRADA: {self.root}: sequence {sequence} is in data_seq_ref.json but not in "
                     "light_dataset_frame_oriented.json. Copy both again."
                 )
+            names += [f"{sequence}/{frame}" for frame in listed[sequence][self.first_frame :]]
+        if not names:
+            raise ValueError(
+                f"CARRADA: split {self.split} has no frame with {self.first_frame} predecessors in its sequence."
+            )
+        return names
+
+    def _label_classes(self, annotations: Instances | None) -> dict[str, set[int]]:
+        """Frame to the classes of its labelled objects."""
+        if annotations is None:
+            return {
+                f"{sequence}/{frame}": set(classes.tolist())
+                for sequence, views in self._boxes.items()
+                for frame, (_, classes) in views["range_doppler"].items()
+            }
+        return {
+            f"{sequence}/{frame}": {i.class_id for i in instances}
+            for sequence in self.sequences
+            for frame, instances in annotations.get(sequence, {}).items()
+        }
+
+    def _require_frames(self, listed: Mapping[str, Sequence[str]], annotations: Instances) -> None:
+        """Everything that will be read, and what is annotated, must be there."""
+        for sequence in self.sequences:
             used = listed[sequence][self.first_frame :]
-            needed = {frame for last in used for frame in frame_range(last, moments)}
-            for part, frames in (*((part, needed) for part in load), (self.annotation, set(used))):
+            needed = {frame for last in used for frame in frame_range(last, self.moments)}
+            for part, frames in (*((part, needed) for part in self.load), (self.annotation, set(used))):
                 missing = sorted(frames - self.storage.present(sequence, part)) if frames else []
                 if missing:
                     raise FileNotFoundError(
@@ -168,15 +180,6 @@ class CARRADA(RadarDataset):
                         f"{missing[0]}). Unpack them, or take them out of light_dataset_frame_oriented.json; "
                         "data_tools/carrada.py check lists everything that is missing."
                     )
-            names += [f"{sequence}/{frame}" for frame in used]
-        if not names:
-            raise ValueError(
-                f"CARRADA: split {self.split} has no frame with {self.first_frame} predecessors in its sequence."
-            )
-        return names
-
-    def _require_frames(self, annotations: Instances, listed: Mapping[str, Sequence[str]]) -> None:
-        for sequence in self.sequences:
             unlisted = set(annotations.get(sequence, {})) - set(listed[sequence])
             missing = sorted(unlisted - self.storage.present(sequence, self.annotation)) if unlisted else []
             if missing:

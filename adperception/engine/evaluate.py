@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -28,7 +28,6 @@ from adperception.registry import DATASETS, EVALUATIONS, MODELS, PREPARATIONS, b
 __all__ = ["PREDICTIONS_FILE", "evaluate_predictions", "evaluate_weights"]
 
 PREDICTIONS_FILE = "predictions.jsonl"
-T = TypeVar("T")
 
 
 def evaluate_weights(
@@ -63,10 +62,12 @@ def evaluate_weights(
     origin = {"weights": str(weights), **describe_machine(device)}
     model.to(device)
     if isinstance(model, RadarModel):
-        radar = _only(RadarEvaluation, evaluations, model)
+        radar = [e for e in evaluations if isinstance(e, RadarEvaluation)]
+        _require_all(evaluations, radar, model)
         metrics = score_radar_model(model, batches, radar, folder, device)
     elif isinstance(model, DetectionModel):
-        boxes = _only(DetectionEvaluation, evaluations, model)
+        boxes = [e for e in evaluations if isinstance(e, DetectionEvaluation)]
+        _require_all(evaluations, boxes, model)
         predictions = predict_frames(model, batches, device=device)
         path = folder / PREDICTIONS_FILE
         write_predictions(path, predictions)
@@ -85,9 +86,12 @@ def evaluate_predictions(config: Config, path: Path, folder: Path) -> dict[str, 
     """
     _, dataset, evaluations = _parts(config)
     if isinstance(dataset, RadarDataset):
-        metrics = score_radar_predictions(path, dataset, _only(RadarEvaluation, evaluations, dataset))
+        radar = [e for e in evaluations if isinstance(e, RadarEvaluation)]
+        _require_all(evaluations, radar, dataset)
+        metrics = score_radar_predictions(path, dataset, radar)
     else:
-        boxes = _only(DetectionEvaluation, evaluations, dataset)
+        boxes = [e for e in evaluations if isinstance(e, DetectionEvaluation)]
+        _require_all(evaluations, boxes, dataset)
         predictions = read_predictions(path)
         require_same_frames(path, predictions, dataset.frame_ids)
         say(f"read {path}: {sum(map(len, predictions.values()))} boxes in {len(predictions)} frames")
@@ -116,14 +120,15 @@ def _parts(config: Config) -> tuple[Settings, FrameDataset, list[PredictionEvalu
     return settings, dataset, evaluations
 
 
-def _only(kind: type[T], evaluations: Sequence[PredictionEvaluation], judged: object) -> list[T]:
-    """The evaluations, all of which have to be of one kind."""
+def _require_all(
+    evaluations: Sequence[PredictionEvaluation], able: Sequence[PredictionEvaluation], judged: object
+) -> None:
+    """Refuse evaluations that cannot judge this model or dataset."""
     for evaluation in evaluations:
-        if not isinstance(evaluation, kind):
+        if evaluation not in able:
             raise ValueError(
                 f"{type(evaluation).__name__} cannot judge {type(judged).__name__}. Take it out of evaluations=."
             )
-    return [evaluation for evaluation in evaluations if isinstance(evaluation, kind)]
 
 
 def _report(

@@ -152,6 +152,10 @@ class RadarSequence:
             own = _power(antenna_spectrum(simulate_adc(echo, self.radar), self.radar))
             cells = found & (own > 0.5 * power) & (own > own.max() * _FAINTEST)
             cells &= own > own.max(axis=1, keepdims=True) * self._leakage
+            # The echo of something near leaks below range 0, where the farthest rows are.
+            reach = np.array([echo.range_m.min(), echo.range_m.max()]) / self.grid.range_bin_m
+            cells[: max(int(reach[0]) - 1, 0)] = False
+            cells[int(reach[1]) + 3 :] = False
             rows, columns = np.nonzero(cells)
             if not len(rows):
                 continue
@@ -164,7 +168,7 @@ class RadarSequence:
         return labels
 
 
-_FAINTEST = 10 ** (-25 / 10)
+_FAINTEST = 10 ** (-32 / 10)
 """Least power of a detection over the object's strongest one."""
 
 
@@ -174,14 +178,14 @@ def leakage(radar: FMCWRadar) -> float:
     Without a Doppler window an echo leaks over the whole axis as 1 / (pi k) after k columns. Leakage is not to become
     label, and with fewer loops it reaches the same share of the axis at a higher level.
     """
-    return float(_FAINTEST * (64 / radar.loops) ** 2)
+    return float(10 ** (-25 / 10) * (64 / radar.loops) ** 2)
 
 
 def label_detector(radar: FMCWRadar) -> CFAR:
     """The detector whose detections become labels: ordered statistic, over a few rows and most of the Doppler axis."""
     half = max(radar.loops // 2 - 1, 1)
     guard = max(radar.loops // 16, 1)
-    return CFAR(guard=(1, guard), training=(2, half - guard), factor=2.5, rank=0.6)
+    return CFAR(guard=(1, guard), training=(2, half - guard), factor=3.3, rank=0.6)
 
 
 def label_radius(radar: FMCWRadar) -> float:

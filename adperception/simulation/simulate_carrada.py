@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from adperception.datasets.formats.carrada import SPLITS, CarradaSensor
+from adperception.datasets.formats.carrada import SPLITS
 from adperception.datasets.formats.carrada_files import CarradaFiles
 from adperception.datasets.formats.carrada_pack import Coding, pack_sequence
 from adperception.datasets.formats.carrada_writer import (
@@ -23,6 +23,7 @@ from adperception.datasets.formats.carrada_writer import (
     write_sequence_files,
 )
 from adperception.datasets.formats.radar_instances import RadarInstance, ViewLabel
+from adperception.datasets.formats.radar_sensor import SENSOR_FILE, RadarSensor
 from adperception.registry import PREPARATIONS
 from adperception.simulation.fmcw import FMCWRadar
 from adperception.simulation.radar_labels import InstanceLabel
@@ -118,8 +119,8 @@ class SimulateCARRADA(SimulatedTree):
             root=self.root,
         )
         write_indices(self.root / "Carrada", list(self._run(job, pieces, self._frames_of)))
-        sensor = CarradaSensor(self.radar.grid, self.ra_label_axis, self.radar.to_dict())
-        sensor.write(self.root / "Carrada")
+        sensor = RadarSensor(self.radar.grid, label_axis=self.ra_label_axis, radar=self.radar.to_dict())
+        sensor.write(self.root / "Carrada" / SENSOR_FILE)
 
     def _frames_of(self, piece: int) -> int:
         return min(self.sequence_frames, self.frames - piece * self.sequence_frames)

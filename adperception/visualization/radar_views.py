@@ -203,7 +203,7 @@ def _legend(scene: RadarScene) -> list[Any]:
         handles.append(Patch(facecolor="none", edgecolor="black", label="labelled pixels"))
     if scene.found is not None and scene.found.masks is not None:
         handles.append(Patch(facecolor=(0, 0, 0, _FILL), edgecolor="none", label="found pixels"))
-    mark = {"linestyle": "", "markersize": 8, "markeredgecolor": "black"}
+    mark: dict[str, Any] = {"linestyle": "", "markersize": 8, "markeredgecolor": "black"}
     if scene.objects is not None:
         handles.append(Line2D([], [], marker="o", markerfacecolor="none", label="labelled centre", **mark))
     if scene.found is not None and scene.found.objects is not None:

@@ -7,22 +7,20 @@ model = dict(
     input="channels",  # with 16 Doppler columns slow objects are next to static clutter: keep the columns apart
     phases=[0.0, 0.6, 0.4],
     normalization="train",
-    window=dict(rows=12, dopplers=16, azimuth_gate=8, doppler_gate=2),  # Doppler extents of labels exceed 8 cells
+    window=dict(rows=12, dopplers=8, azimuth_gate=8, doppler_gate=2),
 )
 prepare = dict(
     type="SimulateCARRADA",
-    root="data/radar_study",
-    frames=3200,  # sequences of 20, whose first four frames only serve as predecessors: 1600, 384 and 576 samples
-    splits=dict(Train=0.625, Validation=0.15, Test=0.225),
+    root="data/carrada_small",
+    frames=3000,
+    sequence_frames=50,
     seed=0,
     workers=2,
     radar="carrada_small",
 )
-train_dataset = dict(
-    root="data/radar_study", oversample=None, transforms=[dict(type="RadarMirror", azimuth=0.5, doppler=0.5)]
-)
-val_dataset = dict(root="data/radar_study")
+train_dataset = dict(root="data/carrada_small", oversample=None)
+val_dataset = dict(root="data/carrada_small")
 optimizer = dict(lr=1e-3)
-train = dict(epochs=None, steps=1000, batch_size=6, workers=0)
+train = dict(epochs=None, steps=1000, batch_size=6, workers=0, batch_norm_statistics="re-estimated")
 evaluations = [dict(type="RadarSegmentation", every_epochs=100), dict(type="RadarDetection", every_epochs=100)]
 checkpoint = dict(every_epochs=None, every_steps=500, keep=1)

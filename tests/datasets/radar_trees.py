@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from adperception.datasets.formats.carrada import CarradaSensor
 from adperception.datasets.formats.carrada_writer import (
     CarradaFrame,
     SequenceRecord,
@@ -15,6 +14,7 @@ from adperception.datasets.formats.carrada_writer import (
     write_sequence_files,
 )
 from adperception.datasets.formats.radar_instances import RadarInstance, ViewLabel
+from adperception.datasets.formats.radar_sensor import SENSOR_FILE, RadarSensor
 from adperception.structures import RadarGrid, RadarMasks
 
 GRID = RadarGrid(range_bins=32, azimuth_bins=24, doppler_bins=16, range_bin_m=0.5, doppler_bin_mps=1.0)
@@ -95,5 +95,5 @@ def make_tree(folder: Path, frames: int = 8) -> Path:
         write_sequence_files(root, record, [c.time_ns for c in contents])
         records.append(record)
     write_indices(root, records)
-    CarradaSensor(GRID, "sin").write(root)
+    RadarSensor(GRID, label_axis="sin").write(root / SENSOR_FILE)
     return root

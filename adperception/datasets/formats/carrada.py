@@ -5,7 +5,7 @@ Written from the layout's description in docs/radar_datasets.md, which says what
     ROOT/data_seq_ref.json                       per sequence: split, instances, frame boundaries
     ROOT/light_dataset_frame_oriented.json       {sequence: [frame, ...]}: the frames used for segmentation
     ROOT/annotations_frame_oriented.json         {sequence: {frame: {instance: {view: sparse, dense, box, label}}}}
-    ROOT/sensor.json                             ours: sensor, axis of the range-angle labels; CARRADA has none
+    ROOT/sensor.json                             ours, of simulated trees: see radar_sensor.py; CARRADA has none
     ROOT/SEQUENCE/range_doppler_processed/000000.npy ...
     ROOT/SEQUENCE/annotations/{dense,sparse}/000000/{range_doppler,range_angle}.npy     one-hot
     RAD_ROOT/SEQUENCE/RAD_numpy/000000.npy       magnitudes (range, azimuth, Doppler)
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -25,17 +24,15 @@ from numpy.typing import NDArray
 
 from adperception.datasets.formats.npy_arrays import read_array, require_magnitudes
 from adperception.datasets.formats.radar_instances import RadarInstance, ViewLabel
-from adperception.structures import CARRADA_GRID, RadarGrid
+from adperception.datasets.formats.radar_sensor import SENSOR_FILE, RadarSensor, read_radar_sensor
+from adperception.structures import RadarGrid
 
 __all__ = [
     "CLASSES",
     "LABELLED_VIEWS",
-    "SENSOR_FILE",
     "SPLITS",
     "VIEWS",
-    "CarradaSensor",
     "Instances",
-    "LabelAxis",
     "cube_file",
     "frame_range",
     "mask_file",
@@ -58,55 +55,25 @@ SPLITS = ("Train", "Validation", "Test")
 CLASSES = ("pedestrian", "cyclist", "car")
 VIEWS = ("range_doppler", "range_angle", "angle_doppler")
 LABELLED_VIEWS = ("range_doppler", "range_angle")
-SENSOR_FILE = "sensor.json"
 
-LabelAxis = Literal["sin", "angle", "unknown"]
 Instances = Mapping[str, Mapping[str, tuple[RadarInstance, ...]]]
 """Sequence to frame to the labelled objects; frames without any are not in it."""
 
 _DOWNLOAD = "Unpack CARRADA's archive there, or correct root=."
 
 
-@dataclass(frozen=True)
-class CarradaSensor:
-    """What ``sensor.json`` beside the index files says.
-
-    Attributes:
-        grid: what the cells mean.
-        ra_label_axis: what azimuth columns of the labels are linear in.
-        radar: description of the simulated radar; empty for recorded data.
-    """
-
-    grid: RadarGrid = CARRADA_GRID
-    ra_label_axis: LabelAxis = "angle"
-    radar: Mapping[str, Any] = field(default_factory=dict)
-
-    def write(self, root: Path) -> None:
-        """Write ``root/sensor.json``."""
-        content = {"grid": self.grid.to_dict(), "ra_label_axis": self.ra_label_axis, "radar": dict(self.radar)}
-        text = json.dumps(content, indent=2) + "\n"
-        (root / SENSOR_FILE).write_text(text, encoding="utf-8", newline="\n")
-
-
-def read_sensor(root: Path) -> CarradaSensor:
+def read_sensor(root: Path) -> RadarSensor:
     """The sensor of a tree; without ``sensor.json`` it is CARRADA's, with labels linear in the angle.
 
     Raises:
-        ValueError: for a file that is not JSON or describes no sensor.
+        ValueError: for a damaged file, or one that describes cubes in another order of axes than CARRADA's.
     """
     path = root / SENSOR_FILE
     if not path.is_file():
-        return CarradaSensor()
-    content = read_json(path)
-    try:
-        sensor = CarradaSensor(RadarGrid(**content["grid"]), content["ra_label_axis"], content.get("radar", {}))
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: must hold grid (the fields of RadarGrid) and ra_label_axis, but {error} is missing or wrong. "
-            "Compare with a file that the simulator wrote."
-        ) from error
-    if sensor.ra_label_axis not in ("sin", "angle", "unknown"):
-        raise ValueError(f'{path}: ra_label_axis is {sensor.ra_label_axis!r}, must be "sin", "angle" or "unknown".')
+        return RadarSensor(label_axis="angle")
+    sensor = read_radar_sensor(path)
+    if sensor != RadarSensor(sensor.grid, label_axis=sensor.label_axis, radar=sensor.radar):
+        raise ValueError(f"{path}: CARRADA's cubes are range (far first), azimuth, Doppler; another order is stated.")
     return sensor
 
 

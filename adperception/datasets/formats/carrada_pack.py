@@ -59,7 +59,8 @@ def pack_file(folder: Path, sequence: str) -> Path:
 
 def encode_log(magnitude: NDArray[np.float32]) -> NDArray[np.float16]:
     """Float16 of ``10 log10(X^2 + 1)``."""
-    return (10 * np.log10(np.square(magnitude, dtype=np.float64) + 1)).astype(np.float16)
+    coded: NDArray[np.float16] = (10 * np.log10(np.square(magnitude, dtype=np.float64) + 1)).astype(np.float16)
+    return coded
 
 
 def decode_log(values: NDArray[np.float16]) -> NDArray[np.float32]:

@@ -184,7 +184,8 @@ def pair_boxes(
     rows = range_bins - range_angle_boxes[:, [2, 0]]
     cost = np.abs(range_doppler_boxes[:, None, [0, 2]] - rows[None]).sum(-1).astype(np.float64)
     order = np.arange(len(cost))
-    cost += 1e-3 * np.abs(order[:, None] - order) / max(1, len(cost))
+    # Among equal rows the order decides; squares, so that crossing pairs cost more than parallel ones.
+    cost += 0.5 * np.square(order[:, None] - order) / max(1, len(cost)) ** 3
     cost[range_doppler_classes[:, None] != range_angle_classes] = 1e9
     partner: NDArray[np.int64] = linear_sum_assignment(cost)[1].astype(np.int64)
     return partner

@@ -325,8 +325,9 @@ class ERASENet(RadarModel):
         doppler, angle = (p * kept[:, None, None, None] for p in foreground(found, self.class_decision))
         masks = merge_windows(doppler, angle, cells, batch_size, self.cube_shape)
         scores = object_scores(windows.scores, found) * kept[:, None]
-        places = torch.stack(
-            [candidates.places[..., 0], windows.azimuths.view(every.shape), candidates.places[..., 1]], -1
+        places = candidates.places
+        places = torch.stack(  # the azimuth as a float: ONNX stacks no mixture
+            [places[..., 0], windows.azimuths.view(every.shape).to(places.dtype), places[..., 1]], dim=-1
         )
         return FixedCandidates(*masks, places, scores.view(*every.shape, -1))
 
