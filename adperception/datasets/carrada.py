@@ -29,6 +29,7 @@ from adperception.datasets.formats.carrada import (
 from adperception.datasets.formats.carrada_files import CarradaFiles
 from adperception.datasets.formats.carrada_pack import CarradaPacks, pack_file
 from adperception.datasets.formats.radar_instances import instances_from_masks, radar_objects
+from adperception.datasets.oversampling import oversampled
 from adperception.datasets.radar_dataset import LabelAxis, Load, RadarDataset, RadarTransform
 from adperception.registry import DATASETS
 from adperception.structures import RadarFrame, RadarGrid, RadarMasks, RadarObjects
@@ -91,11 +92,6 @@ class CARRADA(RadarDataset):
             )
         if annotation not in ("dense", "sparse"):
             raise ValueError(f'CARRADA: annotation={annotation!r} must be "dense" or "sparse".')
-        unknown = set(oversample or {}) - set(CLASSES)
-        if unknown or any(int(n) != n or n < 1 for n in (oversample or {}).values()):
-            raise ValueError(
-                f"CARRADA: oversample={oversample} must give whole numbers of at least 1 to {', '.join(CLASSES)}."
-            )
         self.root, self.split, self.annotation, self.first_frame = find_tree(Path(root)), split, annotation, first_frame
         sensor = read_sensor(self.root)
         self.grid, self.label_axis = sensor.grid, cast(LabelAxis, sensor.label_axis)
@@ -109,9 +105,9 @@ class CARRADA(RadarDataset):
         names = self._select(listed)
         kept = subset(names, fraction, interval, "CARRADA")
         if oversample:
-            times = {1 + CLASSES.index(name): int(n) for name, n in oversample.items()}
-            classes = self._label_classes(annotations)
-            kept = [n for n in kept for _ in range(max((times.get(c, 1) for c in classes.get(n, ())), default=1))]
+            found = self._label_classes(annotations)
+            named = {frame: {CLASSES[class_id - 1] for class_id in ids} for frame, ids in found.items()}
+            kept = oversampled(kept, named, oversample, CLASSES, "CARRADA")
         super().__init__(kept, moments, load, transforms)
         self.split_size = len(names)
         self._require_frames(listed, annotations or {})

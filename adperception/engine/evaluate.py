@@ -13,7 +13,7 @@ from adperception.config import Config
 from adperception.datasets.radar_dataset import RadarDataset
 from adperception.engine.console import say
 from adperception.engine.data import FrameDataset, ValidationBatches
-from adperception.engine.evaluate_radar import require_same_frames, score_radar_model, score_radar_predictions
+from adperception.engine.evaluate_radar import require_same_frames, score_and_write, score_radar_predictions
 from adperception.engine.results import RESULTS_FILE, describe_machine, write_json
 from adperception.engine.run import check_names
 from adperception.engine.settings import Settings, parse_settings
@@ -64,7 +64,7 @@ def evaluate_weights(
     if isinstance(model, RadarModel):
         radar = [e for e in evaluations if isinstance(e, RadarEvaluation)]
         _require_all(evaluations, radar, model)
-        metrics = score_radar_model(model, batches, radar, folder, device)
+        metrics = score_and_write(model, batches, radar, folder, device)
     elif isinstance(model, DetectionModel):
         boxes = [e for e in evaluations if isinstance(e, DetectionEvaluation)]
         _require_all(evaluations, boxes, model)
