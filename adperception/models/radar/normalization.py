@@ -85,7 +85,7 @@ class ViewNormalization(_Normalization):
     def forward(self, values: Tensor, view: Literal["range_doppler", "range_angle", "angle_doppler"]) -> Tensor:
         """Normalised decibels of one view, any shape."""
         self._check(self.limits)
-        low, high = self.limits[_VIEWS.index(view)]
+        low, high = self.limits[_VIEWS.index(view)].to(values.dtype)
         return (values - low) / (high - low)
 
 
@@ -119,7 +119,7 @@ class CubeNormalization(_Normalization):
     def forward(self, decibels: Tensor) -> Tensor:
         """Normalised values of ``10 log10(X^2 + 1)``, any shape."""
         self._check(self.moments)
-        mean, std = self.moments
+        mean, std = self.moments.to(decibels.dtype)
         return (decibels - mean) / std
 
 

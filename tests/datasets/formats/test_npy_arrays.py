@@ -35,7 +35,7 @@ def test_what_is_wrong_with_a_file_is_said(read, path: Path) -> None:  # type: i
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"a\.npy: .*copy it again"):
             read(path)
-    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=bool(1))
+    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="pickled objects, which are never loaded"):
         read(path)
 
