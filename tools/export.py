@@ -58,7 +58,9 @@ def _export(options: argparse.Namespace) -> int:
     if shape is None:
         grid = read_metadata(weights).get("radar_grid")
         if grid is None:
-            raise ValueError(f"{weights}: does not say how many cells its cubes had; give --shape RANGE AZIMUTH DOPPLER.")
+            raise ValueError(
+                f"{weights}: does not say how many cells its cubes had; give --shape RANGE AZIMUTH DOPPLER."
+            )
         shape = [grid["range_bins"], grid["azimuth_bins"], grid["doppler_bins"]]
     rows, azimuths, dopplers = shape
     frames = None
