@@ -54,9 +54,15 @@ def _run(options: argparse.Namespace) -> int:
     from adperception.engine.compression import CompressionRun, run_compression
     from adperception.engine.compression_plan import Compression
     from adperception.engine.compression_report import markdown_report
+    from adperception.engine.quantization_study import run_quantization
 
     config = load_config(options.config, options.cfg_options)
     work_dir = options.work_dir or Path("work_dirs") / f"compress_{options.config.stem}_{options.method}"
+    command = ["python", *sys.argv]
+    if options.method == "int8":
+        report = run_quantization(config, options.weights, work_dir, options.calibration, options.split, command)
+        print("\n" + report, flush=True)
+        return 0
     epochs: int | None = options.finetune_epochs
     if epochs is None and options.finetune_steps is None:
         epochs = 10
@@ -75,7 +81,7 @@ def _run(options: argparse.Namespace) -> int:
         device=options.device,
         time_limit_minutes=options.time_limit,
         beside=tuple(options.beside),
-        command=["python", *sys.argv],
+        command=command,
     )
     results = run_compression(study, run)
     print("\n" + markdown_report(results), flush=True)

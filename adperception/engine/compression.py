@@ -20,7 +20,16 @@ from adperception.checkpoint.save import write_tensors
 from adperception.compression.resize import parameter_count, zero_count
 from adperception.compression.structured_pruning import prune_channels
 from adperception.compression.unstructured_pruning import prune_weights
-from adperception.engine.cell_runs import POLL_SECONDS, Train, can_go_on, make_data_once, time_limit, train_or_go_on
+from adperception.engine.cell_runs import (
+    CONSOLE_FILE,
+    POLL_SECONDS,
+    Train,
+    can_go_on,
+    make_data_once,
+    printed_to,
+    time_limit,
+    train_or_go_on,
+)
 from adperception.engine.cells import CELL_FILE, read_cell, with_sections
 from adperception.engine.checkpointing import checkpoint_root
 from adperception.engine.claims import claimed
@@ -113,8 +122,11 @@ def run_compression(
                     if not mine or read_cell(work_dir, cell) is not None:
                         continue
                     ran = True
-                    say(f"\ncell {number} of {len(cells)}: {cell}")
-                    if _Cell(study, cell, work_dir, run.device).run(train, evaluate):
+                    say(f"cell {number} of {len(cells)}: {cell} ({cell.folder})")
+                    (work_dir / cell.folder).mkdir(parents=True, exist_ok=True)
+                    with printed_to(work_dir / cell.folder / CONSOLE_FILE):
+                        finished = _Cell(study, cell, work_dir, run.device).run(train, evaluate)
+                    if finished:
                         report()
             if is_over():
                 say("stopped; the same command goes on from here")
@@ -139,7 +151,6 @@ class _Cell:
 
     def run(self, train: Train, evaluate: Evaluate) -> bool:
         """Prune, fine-tune, evaluate; returns whether it came to its end."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         cell, before = self.cell, self.cell.before
         device = start_processes(self.device).device
         weights = cell.source if before is None else _result(self.work_dir / before.folder)

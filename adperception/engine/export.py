@@ -57,9 +57,7 @@ class Comparison:
     def __str__(self) -> str:
         if self.is_class:
             return f"{100 * self.share:.2g} % of the classes differ between onnxruntime and torch"
-        return (
-            f"onnxruntime differs from torch by at most {self.difference:.2g} (largest value {self.largest:.3g})"
-        )
+        return f"onnxruntime differs from torch by at most {self.difference:.2g} (largest value {self.largest:.3g})"
 
 
 @dataclass(frozen=True)
