@@ -51,10 +51,7 @@ def test_the_checker_is_content(tree: Path) -> None:
 
 @pytest.mark.parametrize("rad_root", ["Carrada_RAD", "Carrada_packed"])
 def test_the_dataset_gives_what_was_simulated(tree: Path, rad_root: str) -> None:
-    splits = [
-        CARRADA(tree, s, rad_root=tree / rad_root, moments=5, load=("cubes", "views"))
-        for s in SPLITS
-    ]
+    splits = [CARRADA(tree, s, rad_root=tree / rad_root, moments=5, load=("cubes", "views")) for s in SPLITS]
     assert sum(len(d) for d in splits) == 11  # of six frames two have four predecessors, of five one
     seen = 0
     for dataset in splits:
