@@ -4,6 +4,8 @@ _base_ = "./erase_net/erase_net_carrada.py"
 
 model = dict(
     cube_shape=[64, 64, 16],  # a quarter of CARRADA's resolution on each axis
+    input="channels",
+    phases=[0.0, 0.6, 0.4],
     normalization="train",
     window=dict(rows=12, dopplers=8, azimuth_gate=8, doppler_gate=2),
 )
@@ -11,6 +13,7 @@ prepare = dict(
     type="SimulateCARRADA",
     root="data/quickstart_radar",
     frames=2000,
+    sequence_frames=50,
     splits=dict(Train=0.8, Validation=0.2),
     seed=0,
     workers=2,
@@ -19,7 +22,7 @@ prepare = dict(
 train_dataset = dict(root="data/quickstart_radar", oversample=None)
 val_dataset = dict(root="data/quickstart_radar")
 optimizer = dict(lr=1e-3)
-train = dict(epochs=None, steps=1200, batch_size=8, workers=1)
+train = dict(epochs=None, steps=1200, batch_size=8, workers=1, batch_norm_statistics="re-estimated")
 evaluations = [
     dict(type="RadarSegmentation", every_epochs=1000),
     dict(type="RadarDetection", every_epochs=1000, range_cells=2.0, doppler_cells=1.0),  # 1.6 m, 1.7 m/s
