@@ -23,7 +23,7 @@ from adperception.structures import (
 __all__ = ["is_radar", "quick_options", "zoo_frames"]
 
 CHANNELS = ("x", "y", "z", "intensity", "elongation")
-RADAR_GRID = RadarGrid(32, 32, 8)
+CUBE = (64, 64, 16)
 
 
 def is_radar(options: dict[str, Any]) -> bool:
@@ -33,6 +33,8 @@ def is_radar(options: dict[str, Any]) -> bool:
 
 def quick_options(options: dict[str, Any]) -> dict[str, Any]:
     """Options that make a model quick and leave its weights' shapes alone."""
+    if "cube_shape" in options:
+        return {"cube_shape": CUBE, "window": {"rows": 12, "dopplers": 16, "azimuth_gate": 8, "doppler_gate": 2}}
     if is_radar(options):
         return {}
     fewer = {"rois_per_frame": 16} if "rois_per_frame" in options else {}
@@ -77,9 +79,9 @@ def _boxes(options: dict[str, Any], box: np.ndarray, rng: np.random.Generator) -
 def _radar_frame(options: dict[str, Any], index: int) -> RadarFrame:
     """Exponential noise with one labelled object; five moments, cubes and views."""
     rng = np.random.default_rng(index)
-    rows, azimuths, dopplers = RADAR_GRID.shape
-    cubes = rng.exponential(30.0, size=(5, *RADAR_GRID.shape)).astype(np.float32)
-    row, azimuth, doppler = (int(rng.integers(3, size - 3)) for size in RADAR_GRID.shape)
+    rows, azimuths, dopplers = CUBE
+    cubes = rng.exponential(30.0, size=(5, *CUBE)).astype(np.float32)
+    row, azimuth, doppler = (int(rng.integers(3, size - 3)) for size in CUBE)
     class_id = index % len(options["classes"]) + 1
     cubes[:, row, azimuth, doppler] = 5000.0
     doppler_mask = np.zeros((rows, dopplers), dtype=np.uint8)
@@ -93,4 +95,4 @@ def _radar_frame(options: dict[str, Any], index: int) -> RadarFrame:
         np.ones(1, dtype=np.float32),
     )
     views, masks = RadarViews.processed(cubes), RadarMasks(doppler_mask, angle_mask)
-    return RadarFrame(f"s/{index:06d}", RADAR_GRID, cubes, views, masks, objects)
+    return RadarFrame(f"s/{index:06d}", RadarGrid(*CUBE), cubes, views, masks, objects)

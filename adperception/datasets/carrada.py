@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,8 @@ from adperception.datasets.formats.carrada import (
 from adperception.datasets.formats.carrada_files import CarradaFiles
 from adperception.datasets.formats.carrada_pack import CarradaPacks, pack_file
 from adperception.datasets.formats.radar_instances import instances_from_masks, radar_objects
-from adperception.datasets.radar_dataset import Load, RadarDataset, RadarTransform
+from adperception.datasets.oversampling import oversampled
+from adperception.datasets.radar_dataset import LabelAxis, Load, RadarDataset, RadarTransform
 from adperception.registry import DATASETS
 from adperception.structures import RadarFrame, RadarGrid, RadarMasks, RadarObjects
 
@@ -91,43 +92,26 @@ class CARRADA(RadarDataset):
             )
         if annotation not in ("dense", "sparse"):
             raise ValueError(f'CARRADA: annotation={annotation!r} must be "dense" or "sparse".')
-        unknown = set(oversample or {}) - set(CLASSES)
-        if unknown or any(int(n) != n or n < 1 for n in (oversample or {}).values()):
-            raise ValueError(
-                f"CARRADA: oversample={oversample} must give whole numbers of at least 1 to {', '.join(CLASSES)}."
-            )
         self.root, self.split, self.annotation, self.first_frame = find_tree(Path(root)), split, annotation, first_frame
         sensor = read_sensor(self.root)
-        self.grid, self.label_axis = sensor.grid, sensor.label_axis
+        self.grid, self.label_axis = sensor.grid, cast(LabelAxis, sensor.label_axis)
         self.sequences = list_sequences(self.root, split)
         self.storage = open_storage(self.root, rad_root, self.sequences, self.grid)
-        listed = read_frames(self.root)
-        names = self._select(listed)
-        kept = list(subset(names, fraction, interval, "CARRADA"))
-        annotations = read_annotations(self.root)
-        self._objects: _Objects | None = None
+        annotations = read_annotations(self.root, self.sequences)
         self._boxes: _Boxes = {}
         if annotations is None:
             self._boxes = {s: {v: read_boxes(self.root, s, v) for v in LABELLED_VIEWS} for s in self.sequences}
-            classes = {
-                f"{s}/{frame}": set(labels.tolist())
-                for s, views in self._boxes.items()
-                for frame, (_, labels) in views["range_doppler"].items()
-            }
-        else:
-            classes = {
-                f"{s}/{frame}": {i.class_id for i in every}
-                for s in self.sequences
-                for frame, every in annotations.get(s, {}).items()
-            }
+        listed = read_frames(self.root)
+        names = self._select(listed)
+        kept = subset(names, fraction, interval, "CARRADA")
         if oversample:
-            times = {1 + CLASSES.index(name): int(n) for name, n in oversample.items()}
-            kept = [n for n in kept for _ in range(max((times.get(c, 1) for c in classes.get(n, ())), default=1))]
+            found = self._label_classes(annotations)
+            named = {frame: {CLASSES[class_id - 1] for class_id in ids} for frame, ids in found.items()}
+            kept = oversampled(kept, named, oversample, CLASSES, "CARRADA")
         super().__init__(kept, moments, load, transforms)
         self.split_size = len(names)
         self._require_frames(listed, annotations or {})
-        if annotations is not None:
-            self._objects = _Objects.collect(annotations, self.frame_ids, self.grid)
+        self._objects = None if annotations is None else _Objects.collect(annotations, self.frame_ids, self.grid)
 
     def read(self, index: int) -> RadarFrame:
         """Frame ``index`` as it is on disk.
@@ -164,6 +148,20 @@ class CARRADA(RadarDataset):
                 f"CARRADA: split {self.split} has no frame with {self.first_frame} predecessors in its sequence."
             )
         return names
+
+    def _label_classes(self, annotations: Instances | None) -> dict[str, set[int]]:
+        """Frame to the classes of its labelled objects."""
+        if annotations is None:
+            return {
+                f"{sequence}/{frame}": set(classes.tolist())
+                for sequence, views in self._boxes.items()
+                for frame, (_, classes) in views["range_doppler"].items()
+            }
+        return {
+            f"{sequence}/{frame}": {i.class_id for i in instances}
+            for sequence in self.sequences
+            for frame, instances in annotations.get(sequence, {}).items()
+        }
 
     def _require_frames(self, listed: Mapping[str, Sequence[str]], annotations: Instances) -> None:
         """Everything that will be read, and what is annotated, must be there."""

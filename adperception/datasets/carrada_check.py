@@ -299,7 +299,7 @@ class _SequenceCheck:
             found["cubes"] = (self._headers(folder, self.grid.shape, "f"), True)
         for kind in ("processed", "raw"):
             for view in VIEWS:
-                folder = view_file(self.root, self.name, view, kind, "0").parent  # type: ignore[arg-type]
+                folder = view_file(self.root, self.name, view, kind, "0").parent
                 found[f"{view}_{kind}"] = (self._headers(folder, self.shapes[view], "f"), kind == "processed")
         for annotation in ("dense", "sparse"):
             folder = mask_file(self.root, self.name, annotation, "0", "").parent.parent

@@ -15,6 +15,7 @@ from adperception.structures import RadarFrame, RadarGrid
 __all__ = ["RadarDataset", "RadarTransform"]
 
 Load = Literal["cubes", "views"]
+LabelAxis = Literal["sin", "angle", "unknown"]
 
 
 class RadarTransform(Protocol):
@@ -52,7 +53,7 @@ class RadarDataset(ABC):
 
     grid: RadarGrid
     class_names: tuple[str, ...]
-    label_axis: Literal["sin", "angle", "unknown"] = "unknown"
+    label_axis: LabelAxis = "unknown"
 
     def __init__(
         self,

@@ -73,10 +73,11 @@ class RADDet(RadarDataset):
         if split == "train":
             frames = _training_frames(frames)
         elif split == "validation":
-            kept = len(_training_frames(frames))
-            if kept == len(frames):
-                raise ValueError(f"RADDet: {self.root} has {kept} training frames, and a tenth of them is none.")
-            frames = frames[kept:]
+            frames = frames[len(_training_frames(frames)) :]
+            if not frames:
+                raise ValueError(
+                    f"RADDet: {self.root}: a tenth of the training frames is none; there are fewer than 10."
+                )
         if moments > 1:
             frames = self._with_predecessors(frames, moments)
         kept: Sequence[str] = subset(frames, fraction, interval, "RADDet")
@@ -101,13 +102,22 @@ class RADDet(RadarDataset):
         )
 
     def training_sizes(self) -> dict[str, tuple[float, ...]]:
-        """Mean extents in cells (range, azimuth, Doppler) of the classes that ``split="train"`` holds."""
+        """Mean extents in cells (range, azimuth, Doppler) of each class in ``split="train"``.
+
+        A class that has no box there gets the mean over all boxes.
+
+        Raises:
+            ValueError: if there is no box at all.
+        """
         sizes: dict[str, list[np.ndarray]] = {}
         for frame_id in _training_frames(list_frames(self.root, "train")):
             labels = read_labels(label_file(self.root, frame_id))
             for name, box in zip(labels.classes, labels.boxes, strict=True):
                 sizes.setdefault(name, []).append(box[3:])
-        return {name: tuple(np.mean(rows, axis=0).tolist()) for name, rows in sizes.items()}
+        every = [row for rows in sizes.values() for row in rows]
+        if not every:
+            raise ValueError(f"RADDet: the training labels of {self.root} hold no box.")
+        return {name: tuple(np.mean(sizes.get(name, every), axis=0).tolist()) for name in CLASSES}
 
     def _with_predecessors(self, frames: list[str], moments: int) -> list[str]:
         known = set(frames)

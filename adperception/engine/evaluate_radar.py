@@ -9,53 +9,32 @@ import torch
 
 from adperception.datasets.radar_dataset import RadarDataset
 from adperception.engine.console import say
-from adperception.evaluation.radar_evaluation import RadarEvaluation, RadarScore, predict_radar_frames
+from adperception.evaluation.radar_evaluation import RadarEvaluation, RadarScore, score_radar_model
 from adperception.evaluation.radar_predictions import RadarPredictions, RadarPredictionWriter
 from adperception.models.radar.base import RadarModel
 from adperception.structures import RadarBatch
 
-__all__ = ["RADAR_PREDICTIONS_FILE", "score_radar_model", "score_radar_predictions"]
+__all__ = ["RADAR_PREDICTIONS_FILE", "require_same_frames", "score_and_write", "score_radar_predictions"]
 
 RADAR_PREDICTIONS_FILE = "predictions.npz"
 
 
-def score_radar_model(
+def score_and_write(
     model: RadarModel,
     batches: Iterable[RadarBatch],
     evaluations: Sequence[RadarEvaluation],
     folder: Path,
     device: torch.device,
 ) -> list[dict[str, float]]:
-    """Predict every frame once, write the predictions, and score them by each evaluation.
+    """Metrics of a model; its predictions are written to ``predictions.npz`` in ``folder``.
 
-    Args:
-        model: on ``device``.
-        batches: collated batches on the CPU, with labels.
-        evaluations: bound to their dataset.
-        folder: where ``predictions.npz`` goes.
-        device: where to compute.
-
-    Returns:
-        The metrics of each evaluation.
-
-    Raises:
-        ValueError: if an evaluation cannot judge this model, or the labels do not fit.
+    Arguments, result and errors are otherwise those of ``score_radar_model``.
     """
-    scores: list[RadarScore] = [evaluation.score() for evaluation in evaluations]
-    for evaluation in evaluations:
-        evaluation.check_model(model)
-    dataset, path, frames = evaluations[0].dataset, folder / RADAR_PREDICTIONS_FILE, 0
+    dataset, path = evaluations[0].dataset, folder / RADAR_PREDICTIONS_FILE
     with RadarPredictionWriter(path, dataset.class_names, dataset.grid) as writer:
-        for batch, predictions in predict_radar_frames(model, batches, device=device):
-            for number, (frame_id, found) in enumerate(zip(batch.frame_ids, predictions, strict=True)):
-                writer.add(frame_id, found)
-                frames += 1
-                for score in scores:
-                    score.add(
-                        frame_id, found, batch.masks(number), None if batch.objects is None else batch.objects[number]
-                    )
-    say(f"wrote {path}: {frames} frames")
-    return [score.metrics() for score in scores]
+        metrics = score_radar_model(evaluations, model, batches, device=device, writer=writer)
+    say(f"wrote {path}")
+    return metrics
 
 
 def score_radar_predictions(

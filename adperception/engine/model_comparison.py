@@ -7,19 +7,27 @@ or GPUs: each start takes cells that no other one holds.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from adperception.engine.cell_runs import POLL_SECONDS, Train, can_go_on, make_data_once, time_limit, train_or_go_on
+from adperception.engine.cell_runs import (
+    CONSOLE_FILE,
+    POLL_SECONDS,
+    Train,
+    can_go_on,
+    make_data_once,
+    printed_to,
+    time_limit,
+    train_or_go_on,
+)
 from adperception.engine.cells import CELL_FILE, read_cell, with_sections
 from adperception.engine.checkpointing import checkpoint_root
 from adperception.engine.claims import claimed
@@ -38,7 +46,6 @@ __all__ = ["CONSOLE_FILE", "FAILURE_FILE", "TEST_FILE", "ComparisonRun", "run_co
 
 TEST_FILE = "test.json"
 FAILURE_FILE = "failed.json"
-CONSOLE_FILE = "console.txt"
 
 Evaluate = Callable[..., dict[str, float]]
 
@@ -172,7 +179,7 @@ class _Study:
         (folder / FAILURE_FILE).unlink(missing_ok=True)
         say(f"{_clock()}  {number}, {cell}: {'goes on' if can_go_on(folder) else 'begins'} in {cell.folder}")
         try:
-            with _console(folder / CONSOLE_FILE):
+            with printed_to(folder / CONSOLE_FILE):
                 finished = self._train_cell(cell, folder)
                 if finished and cell.purpose != "grid":
                     self._test_cell(cell, folder)
@@ -245,17 +252,6 @@ def _describe(cell: Cell, trainer: Trainer) -> dict[str, Any]:
         "seconds": round(progress.seconds, 3),
         **describe_machine(device),
     }
-
-
-@contextlib.contextmanager
-def _console(path: Path) -> Iterator[None]:
-    """What is printed meanwhile goes to the end of a file."""
-    with (
-        path.open("a", encoding="utf-8", buffering=1) as stream,
-        contextlib.redirect_stdout(stream),
-        contextlib.redirect_stderr(stream),
-    ):
-        yield
 
 
 def _clock() -> str:

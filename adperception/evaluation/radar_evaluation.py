@@ -16,7 +16,7 @@ from adperception.models.base import TrainableModel
 from adperception.models.radar.base import RadarModel, RadarPrediction
 from adperception.structures import RadarBatch, RadarGrid, RadarMasks, RadarObjects
 
-__all__ = ["RadarEvaluation", "RadarGroundTruth", "RadarScore", "predict_radar_frames"]
+__all__ = ["RadarEvaluation", "RadarGroundTruth", "RadarScore", "predict_radar_frames", "score_radar_model"]
 
 
 @runtime_checkable
@@ -128,15 +128,7 @@ class RadarEvaluation(PredictionEvaluation):
         device: torch.device,
         writer: RadarPredictionWriter | None,
     ) -> dict[str, float]:
-        score = self.score()
-        radar_model = self.check_model(model)
-        for batch, predictions in predict_radar_frames(radar_model, batches, device=device):
-            for number, (frame_id, found) in enumerate(zip(batch.frame_ids, predictions, strict=True)):
-                if writer is not None:
-                    writer.add(frame_id, found)
-                objects = None if batch.objects is None else batch.objects[number]
-                score.add(frame_id, found, batch.masks(number), objects)
-        return score.metrics()
+        return score_radar_model([self], model, batches, device=device, writer=writer)[0]
 
     def check_model(self, model: object) -> RadarModel:
         """The model, if this evaluation can judge it.
@@ -155,6 +147,41 @@ class RadarEvaluation(PredictionEvaluation):
                 f"{', '.join(self.dataset.class_names)}. Evaluate on a dataset with the classes it was trained for."
             )
         return model
+
+
+def score_radar_model(
+    evaluations: Sequence[RadarEvaluation],
+    model: object,
+    batches: Iterable[RadarBatch],
+    *,
+    device: torch.device,
+    writer: RadarPredictionWriter | None = None,
+) -> list[dict[str, float]]:
+    """Predict every frame once, write what was found, and let each evaluation count it.
+
+    Args:
+        evaluations: bound to their dataset.
+        model: the radar model on ``device``.
+        batches: labelled, collated batches on the CPU.
+        device: where to compute.
+        writer: for the predictions, if they are to be kept.
+
+    Returns:
+        The metrics of each evaluation.
+
+    Raises:
+        ValueError: if an evaluation cannot judge this model, or the labels do not fit.
+    """
+    models = [evaluation.check_model(model) for evaluation in evaluations]
+    scores = [evaluation.score() for evaluation in evaluations]
+    for batch, predictions in predict_radar_frames(models[0], batches, device=device):
+        for number, (frame_id, found) in enumerate(zip(batch.frame_ids, predictions, strict=True)):
+            if writer is not None:
+                writer.add(frame_id, found)
+            masks, objects = batch.masks(number), None if batch.objects is None else batch.objects[number]
+            for score in scores:
+                score.add(frame_id, found, masks, objects)
+    return [score.metrics() for score in scores]
 
 
 def predict_radar_frames(

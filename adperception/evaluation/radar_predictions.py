@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,10 @@ __all__ = ["RadarPredictionWriter", "RadarPredictions"]
 
 _DESCRIPTION = "description"
 _PARTS = ("range_doppler", "range_angle", "objects")
+_UNREADABLE = (
+    *(ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, EOFError),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError),
+)
 
 
 class RadarPredictionWriter:
@@ -111,7 +116,7 @@ class RadarPredictions(Mapping[str, RadarPrediction]):
             description = json.loads(str(self._arrays[_DESCRIPTION]))
             self.class_names = tuple(str(name) for name in description["classes"])
             self.grid = RadarGrid(**description["grid"])
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             raise ValueError(
                 f"{self.path}: not a file of radar predictions ({type(error).__name__}: {error}). tools/test.py "
                 "--weights writes one."
@@ -140,7 +145,7 @@ class RadarPredictions(Mapping[str, RadarPrediction]):
     def _array(self, frame_id: str, part: str) -> NDArray[Any]:
         try:
             array: NDArray[Any] = self._arrays[f"{frame_id}/{part}"]
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             raise ValueError(f"{self.path}: {part} of frame {frame_id} cannot be read ({error}).") from error
         return array
 

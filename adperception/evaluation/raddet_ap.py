@@ -26,7 +26,7 @@ class _KnowsSizes(Protocol):
     """A dataset that can say how large the objects of its training split are."""
 
     def training_sizes(self) -> Sizes:
-        """Mean extents in cells (range, azimuth, Doppler) by class name."""
+        """Mean extents in cells (range, azimuth, Doppler) by class name, for every class."""
 
 
 def box_overlaps(first: Boxes, second: Boxes) -> Boxes:
@@ -99,9 +99,9 @@ class _FrameMeans:
                 metrics[f"{name}_AP_iou_{threshold:g}"] = mean_of_defined(self.aps[threshold][number])
             metrics[f"AP_iou_{threshold:g}"] = mean_of_defined(self.frame_means[threshold])
         for number, name in enumerate(self.names):
-            metrics[f"{name}_labels"] = float(self.labels[number])
-            metrics[f"{name}_detections"] = float(self.detections[number])
-        metrics["labelled_frames"] = float(len(self.frame_means[self.iou[0]]))
+            metrics[f"{name}_boxes"] = float(self.labels[number])
+            metrics[f"{name}_found_boxes"] = float(self.detections[number])
+        metrics["frames_with_boxes"] = float(len(self.frame_means[self.iou[0]]))
         metrics["boxes_of_usual_size"] = float(self.filled)
         return metrics
 
@@ -186,10 +186,10 @@ class RADDetAP(RadarEvaluation):
         rows.append(("all, mean of frames", [metrics[f"AP_iou_{t:g}"] for t in self.iou]))
         lines = [*metric_table("AP (%) at 3-D IoU", [f"{t:g}" for t in self.iou], rows), ""]
         counts = ", ".join(
-            f"{n} {metrics[f'{n}_labels']:.0f} labels {metrics[f'{n}_detections']:.0f} detections" for n in names
+            f"{n} {metrics[f'{n}_boxes']:.0f} boxes {metrics[f'{n}_found_boxes']:.0f} detections" for n in names
         )
         lines += [
-            f"{counts}. {metrics['labelled_frames']:.0f} frames with an object.",
+            f"{counts}. {metrics['frames_with_boxes']:.0f} frames with an object.",
             "RADDet's rule: AP of each frame, mean over frames; false alarms count only in frames with their class.",
         ]
         if metrics["boxes_of_usual_size"]:

@@ -119,7 +119,7 @@ class RoadUser:
         return MovingPoints(
             position=centre + np.multiply.outer(along, forward) + np.multiply.outer(body.xy[:, 1], left),
             velocity=np.multiply.outer(speed_along - turning * body.xy[:, 1], forward)
-            + np.multiply.outer(turning * body.xy[:, 0], left),
+            + np.multiply.outer(turning * along, left),
             normal=np.multiply.outer(body.normal[:, 0], forward) + np.multiply.outer(body.normal[:, 1], left),
             weight=body.weight,
         )
@@ -168,7 +168,7 @@ class MovingPoints:
         )
 
 
-_HIDDEN = 0.03
+_HIDDEN = 0.02
 """What comes from a face turned away: around edges, under the car."""
 _LOBE = 1.5
 _DIAGONAL = float(np.sqrt(0.5))
@@ -225,5 +225,5 @@ def _car(speed_mps: float, rng: np.random.Generator) -> Body:
             hub, turn = end * 0.62 * half_length, rng.uniform(0, 2 * np.pi)
             points += [(hub, sign * half_width, 0.35, 0, sign, 0.3, 1 / 0.3, turn + k) for k in (0, 2, 4)]
     for x, y in rng.uniform(-0.7, 0.7, (4, 2)):
-        points.append((x * half_length, y * half_width, 0.2, 0, 0, 0, 0, 0))
+        points.append((x * half_length, y * half_width, 0.12, 0, 0, 0, 0, 0))
     return _body(points, 0.4, rng)

@@ -146,15 +146,21 @@ class RadarSequence:
         if not users:
             return []
         power = _power(spectrum)
-        found = self._cfar(power)
         labels = []
         for user, echo in zip(users, echoes, strict=True):
-            own = _power(antenna_spectrum(simulate_adc(echo, self.radar), self.radar))
-            cells = found & (own > 0.5 * power) & (own > own.max() * _FAINTEST)
-            cells &= own > own.max(axis=1, keepdims=True) * self._leakage
+            # Where its points are, and the rows next to them that the window spreads them over; not what leaks below
+            # range 0, where the farthest rows are.
+            first = max(int(echo.range_m.min() / self.grid.range_bin_m) - 1, 0)
+            last = min(int(echo.range_m.max() / self.grid.range_bin_m) + 3, self.grid.range_bins)
+            if first >= last:
+                continue
+            own = _power(antenna_spectrum(simulate_adc(echo, self.radar), self.radar))[first:last]
+            cells = self._detections(power, first, last) & (own > 0.5 * power[first:last])
+            cells &= (own > own.max() * _FAINTEST) & (own > own.max(axis=1, keepdims=True) * self._leakage)
             rows, columns = np.nonzero(cells)
             if not len(rows):
                 continue
+            rows += first
             beams = azimuth_transform(spectrum[rows, :, columns].T, self.radar)
             azimuth = np.abs(beams).argmax(axis=0)
             bins = (rows, azimuth, columns)
@@ -163,8 +169,14 @@ class RadarSequence:
             )
         return labels
 
+    def _detections(self, power: NDArray[np.float32], first: int, last: int) -> NDArray[np.bool_]:
+        """Detections in rows ``first`` to ``last - 1``; the detector sees no more rows than it needs."""
+        reach = self._cfar.guard[0] + self._cfar.training[0]
+        start = max(first - reach, 0)
+        return self._cfar(power[start : last + reach])[first - start : last - start]
 
-_FAINTEST = 10 ** (-25 / 10)
+
+_FAINTEST = 10 ** (-32 / 10)
 """Least power of a detection over the object's strongest one."""
 
 
@@ -174,14 +186,14 @@ def leakage(radar: FMCWRadar) -> float:
     Without a Doppler window an echo leaks over the whole axis as 1 / (pi k) after k columns. Leakage is not to become
     label, and with fewer loops it reaches the same share of the axis at a higher level.
     """
-    return float(_FAINTEST * (64 / radar.loops) ** 2)
+    return float(10 ** (-25 / 10) * (64 / radar.loops) ** 2)
 
 
 def label_detector(radar: FMCWRadar) -> CFAR:
     """The detector whose detections become labels: ordered statistic, over a few rows and most of the Doppler axis."""
     half = max(radar.loops // 2 - 1, 1)
     guard = max(radar.loops // 16, 1)
-    return CFAR(guard=(1, guard), training=(2, half - guard), factor=2.5, rank=0.6)
+    return CFAR(guard=(1, guard), training=(2, half - guard), factor=3.3, rank=0.6)
 
 
 def label_radius(radar: FMCWRadar) -> float:

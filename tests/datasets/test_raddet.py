@@ -105,6 +105,11 @@ def test_splits(tree: Path) -> None:
     assert list(RADDet(tree, "validation").frame_ids) == list(everything)[18:]
     assert list(RADDet(tree, "test").frame_ids) == ["test/part1/000003", "test/part1/000007"]
     assert len(RADDet(tree, "train", fraction=0.5, interval=3)) == 3
+    for path in (tree / "train/RAD/part2").iterdir():
+        path.rename(path.with_suffix(".bak"))
+    (tree / "train/RAD/part10/000018.npy").unlink()
+    with pytest.raises(ValueError, match="fewer than 10"):
+        RADDet(tree, "validation")
     with pytest.raises(ValueError, match='split="val" must be one of train, validation'):
         RADDet(tree, "val")
 
@@ -117,6 +122,16 @@ def test_rare_classes_are_listed_more_often(tree: Path) -> None:
     assert dataset.split_size == 2
     with pytest.raises(ValueError, match=r"oversample=\{'tram': 2\} must give whole numbers"):
         RADDet(tree, oversample={"tram": 2})
+
+
+def test_sizes_come_from_the_training_split(tree: Path) -> None:
+    (tree / "train/gt/part2/000002.json").write_text('{"classes": ["car"], "boxes": [[1, 2, 3, 21, 2, 4]]}')
+    held_out = tree / "train/gt/part10/000018.json"
+    held_out.write_text('{"classes": ["bus"], "boxes": [[1, 2, 3, 9, 9, 9]]}')
+    sizes = RADDet(tree, "validation").training_sizes()
+    assert sizes["car"] == pytest.approx(((16 * 3 + 21) / 17, 2, 4))
+    assert sizes["bus"] == sizes["truck"]  # not in the training frames: the mean over all boxes
+    assert sizes["person"] == (1.0, 2.0, 3.0)
 
 
 def test_several_moments_only_where_numbers_are_consecutive(tree: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -66,8 +66,8 @@ def test_mean_over_the_frames_and_over_the_classes_of_each() -> None:
         assert out[f"AP_iou_{threshold}"] == pytest.approx((50 + 50 + 0) / 3)
         assert out[f"person_AP_iou_{threshold}"] == pytest.approx(50)
         assert out[f"car_AP_iou_{threshold}"] == pytest.approx(25)
-    assert out["labelled_frames"] == 3
-    assert out["car_detections"] == 4
+    assert out["frames_with_boxes"] == 3
+    assert out["car_found_boxes"] == 4
 
 
 def test_thresholds_and_confidence() -> None:
@@ -86,7 +86,7 @@ def test_a_second_detection_of_the_same_truth_is_false_even_if_another_truth_is_
     found = objects((1, 0.9, 50, 50, 20, 4, 4, 4), (1, 0.8, 51, 51, 20, 4, 4, 4))
     out = metrics((found, truth), nms_iou=1.0)
     assert out["AP_iou_0.1"] == 50
-    assert metrics((found, truth))["person_detections"] == 1  # suppressed
+    assert metrics((found, truth))["person_found_boxes"] == 1  # suppressed
 
 
 def test_without_truth_of_a_class_there_is_no_figure() -> None:

@@ -5,11 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from adperception.config import load_config
 from adperception.datasets import RADDet
+from adperception.registry import EVALUATIONS, MODELS, build
 from adperception.simulation.radar_labels import InstanceLabel, label_instance
 from adperception.simulation.simulate_raddet import SimulateRADDet, boxes_of
 from adperception.structures import CARRADA_GRID
+from adperception.zoo import config_directory
 
 FRAMES = 12
 
@@ -83,6 +87,33 @@ def test_same_seed_same_bytes_for_any_number_of_processes(tree: Path, tmp_path: 
     assert all((tree / f).read_bytes() == (again / f).read_bytes() for f in files)
     labels = [json.loads((tree / f).read_text()) for f in files if f.parts[1:2] == ("gt",)]
     assert len({json.dumps(content) for content in labels}) == FRAMES
+
+
+def test_the_detector_trains_on_it_and_is_evaluated(tree: Path) -> None:
+    """The config of the reduced geometry, a few steps: six classes, no masks, both evaluations side by side."""
+    values = load_config(config_directory() / "erase_net/erase_net_raddet_tiny.py").values
+    dataset = RADDet(tree, "train_and_validation")
+    torch.manual_seed(0)
+    model = build(MODELS, values["model"])
+    model.before_training([dataset.read(i) for i in range(len(dataset))])
+    batch = model.collate(training=True)([dataset.read(i) for i in range(4)])
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    totals = []
+    for _ in range(6):
+        losses = model(batch, torch.Generator())
+        optimizer.zero_grad()
+        losses.total.backward()
+        optimizer.step()
+        totals.append(float(losses.total.detach()))
+    assert totals[-1] < 0.7 * totals[0]
+    names: list[str] = []
+    for section in values["evaluations"]:
+        evaluation = build(EVALUATIONS, section)
+        evaluation.bind(dataset)
+        metrics = evaluation(model, [batch], device=torch.device("cpu"), step=6)
+        evaluation.report(metrics)
+        names += metrics
+    assert len(set(names)) == len(names)
 
 
 def test_senseless_options(tmp_path: Path) -> None:

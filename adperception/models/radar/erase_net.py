@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -85,6 +85,8 @@ class ERASENet(RadarModel):
         coherence_weight: of the difference between the views' range profiles.
         object_weight: of the object class head.
     """
+
+    FINE_TUNING: ClassVar[Mapping[str, Any]] = {"phases": (0.0, 0.0, 1.0)}  # what comes last in training, throughout
 
     def __init__(
         self,
