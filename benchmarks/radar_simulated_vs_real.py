@@ -78,8 +78,8 @@ def real_masks(path: Path) -> dict[str, dict[int, list[int]]]:
 def tables(real: Path, simulated: InstanceStatistics, maps: MapStatistics) -> str:
     lines = ["| map | CARRADA mean, std | simulated mean, std |", "| --- | --- | --- |"]
     for name, (mean, std) in PUBLISHED.items():
-        ours = maps.values[name]
-        lines.append(f"| {name} | {mean:,.4g}, {std:,.4g} | {ours[0]:,.4g}, {ours[1]:,.4g} |")
+        our_mean, our_std = maps.values[name]
+        lines.append(f"| {name} | {mean:,.5g}, {std:,.5g} | {our_mean:,.5g}, {our_std:,.5g} |")
     shares = ", ".join(f"{share:.1%}" for share in maps.objects)
     lines += ["", f"Frames with 0, 1, 2 labelled objects: {shares} (CARRADA's test split 34 %, 55 %, 11 %).", ""]
     stored = np.load(real / "instance_power_area_by_bin.npz")

@@ -43,7 +43,7 @@ def main() -> None:
         return len(samples)
 
     def simulate() -> int:
-        return sum(frame.cube.grid == sequence.grid for frame in sequence)
+        return sum(1 for _ in sequence)
 
     def write() -> int:
         with tempfile.TemporaryDirectory() as folder:
