@@ -136,7 +136,8 @@ class RadarSequence:
     def _noise(self, rng: np.random.Generator) -> Complex:
         """Noise that has passed the receiver's filter."""
         noise = white_noise(self.radar.adc_shape, NOISE_POWER / self.radar.noise_gain, rng)
-        response = receiver_gain(np.arange(self.radar.samples) * self.grid.range_bin_m, self.grid.max_range_m)
+        ranges = np.arange(self.radar.samples, dtype=np.float64) * self.grid.range_bin_m
+        response = receiver_gain(ranges, self.grid.max_range_m)
         spectrum = scipy.fft.fft(noise, axis=2, overwrite_x=True) * response.astype(np.float32)
         filtered: Complex = scipy.fft.ifft(spectrum, axis=2, overwrite_x=True)
         return filtered

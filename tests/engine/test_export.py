@@ -83,8 +83,9 @@ def test_exported_file_and_documented_decoding_give_the_models_predictions(
     model.eval()
     assert report.inputs == {"bev_BCHW": (1, 256, 16, 16)}
     assert str(report).startswith(
-        f'export: "{kind.lower()}" contains 12 sparse convolutions, which ONNX cannot represent. Exported the dense part (BEV '
-        f"backbone + head) to {tmp_path / 'dense.onnx'}; input is bev_BCHW (1, 256, 16, 16). See docs/export.md#sparse."
+        f'export: "{kind.lower()}" contains 12 sparse convolutions, which ONNX cannot represent. Exported the dense '
+        f"part (BEV backbone + head) to {tmp_path / 'dense.onnx'}; input is bev_BCHW (1, 256, 16, 16). See "
+        "docs/export.md#sparse."
     )
     assert all(found.difference < 1e-4 * found.largest for found in report.outputs.values())
 
