@@ -26,13 +26,20 @@ from adperception.models.radar.erase_net_sizes import ERASE_NET_SIZES
 from adperception.models.radar.merge_windows import ClassDecision, flip_range_doppler, foreground, merge_windows
 from adperception.models.radar.normalization import CubeNormalization, Preset
 from adperception.models.radar.patch_losses import patch_losses
-from adperception.models.radar.patch_segmenter import PatchScores, PatchSegmenter
+from adperception.models.radar.patch_segmenter import Echoes, PatchScores, PatchSegmenter
 from adperception.models.radar.projection_normalization import ProjectionNormalization
 from adperception.models.radar.radar_center_targets import LabelledCenters, labelled_centers, radar_center_targets
 from adperception.models.radar.range_doppler_projections import range_doppler_projections
 from adperception.models.radar.training_windows import Jitter, draw_training_windows, object_masks, window_labels
 from adperception.models.radar.window_class_weights import WindowClassWeights
-from adperception.models.radar.window_gather import PatchInput, WindowCells, Windows, WindowSize, gather_patches
+from adperception.models.radar.window_gather import (
+    PatchInput,
+    WindowCells,
+    Windows,
+    WindowSize,
+    gather_patches,
+    strongest_azimuths,
+)
 from adperception.registry import MODELS
 from adperception.structures import RadarBatch, RadarFrame, RadarMasks, RadarObjects
 
@@ -67,12 +74,14 @@ class ERASENet(RadarModel):
         input: content of the patches: ``"light"``, ``"channels"`` or ``"projection"``, see ``gather_patches``.
         constant_channels: give the patch networks range, Doppler, sine of the azimuth and the detector's scores.
         class_head: one decision per object on what it is.
+        lift: show the range-angle network the range-Doppler mask at the azimuths of its echoes, see ``PatchSegmenter``.
         class_decision: how it enters the masks, see ``foreground``.
         normalization: ``"train"``: statistics of the training frames; ``"carrada_tvt"``: CARRADA's.
         window: changes to the window's size in cells (rows, dopplers, azimuth_gate, doppler_gate); what is not named
             follows from ``cube_shape``, see ``WindowSize``.
         candidates: K.
         score_threshold: candidates with a lower score of their best class are not looked at.
+        true_centers: predict at the labelled centres instead of the detector's peaks: an upper bound, for studies.
         phases: shares of a run: the detector alone; the segmenter on windows around true centres; both on the
             detector's own windows. With no share for the last two the model only detects and needs no masks.
         pause_detector: whether the detector stands still in the second phase.
@@ -97,11 +106,13 @@ class ERASENet(RadarModel):
         input: PatchInput = "light",
         constant_channels: bool = True,
         class_head: bool = True,
+        lift: bool = False,
         class_decision: ClassDecision = "object",
         normalization: Preset = "train",
         window: Mapping[str, int] | None = None,
         candidates: int = 4,
         score_threshold: float = 0.3,
+        true_centers: bool = False,
         phases: Sequence[float] = (0.3, 0.4, 0.3),
         pause_detector: bool = False,
         clutter_share: float = 0.25,
@@ -134,6 +145,7 @@ class ERASENet(RadarModel):
         self.jitter = Jitter.for_shape(self.cube_shape)
         self.beam = max(1, azimuths // 8)
         self.candidates, self.score_threshold = candidates, score_threshold
+        self.true_centers = true_centers
         self.phases, self.pause_detector, self.clutter_share = tuple(phases), pause_detector, clutter_share
         self.loss_weights = {
             "offset": offset_weight,
@@ -162,6 +174,7 @@ class ERASENet(RadarModel):
                 class_count,
                 widths.segmenter,
                 class_head,
+                lift,
             )
         self.progress: Tensor
         self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
@@ -192,10 +205,7 @@ class ERASENet(RadarModel):
     def forward(self, batch: RadarBatch, generator: torch.Generator | None = None) -> Losses:
         """The losses of a labelled batch; ``generator`` moves windows and picks clutter."""
         cubes, phase = self._cubes(batch), self.phase
-        if batch.objects is None:
-            raise ValueError(f"frame {batch.frame_ids[0]} has no labelled objects, which ERASENet is trained with.")
-        centers = labelled_centers(batch.objects, cubes.device)
-        self._check_classes(centers, batch)
+        centers = self._labelled(batch, cubes.device)
         maps = self.detect_maps(cubes)
         terms: dict[str, Tensor] = {}
         if phase == 1 and self.pause_detector:
@@ -276,10 +286,7 @@ class ERASENet(RadarModel):
     def predict(self, batch: RadarBatch) -> list[RadarPrediction]:
         """Masks of both views, and the objects, for each frame; without a segmenter only the objects."""
         cubes = self._cubes(batch)
-        candidates = self.find_candidates(self._finite_maps(cubes, batch))
-        kept = candidates.best > self.score_threshold
-        windows = self.windows_at(cubes, candidates, kept)
-        places = candidates.places[kept]
+        windows, places = self._find(cubes, batch)
         if self.segmenter is None:
             return [RadarPrediction(objects=o) for o in _objects(windows, places, windows.scores, len(batch))]
         if not len(windows):
@@ -304,10 +311,8 @@ class ERASENet(RadarModel):
         ``RadarObjects.range_m``, ``azimuth_deg`` and ``velocity_mps`` turn cells into metres, degrees and m/s.
         """
         cubes = self._cubes(batch)
-        candidates = self.find_candidates(self._finite_maps(cubes, batch))
-        kept = candidates.best > self.score_threshold
-        windows = self.windows_at(cubes, candidates, kept)
-        return _objects(windows, candidates.places[kept], windows.scores, len(batch))
+        windows, places = self._find(cubes, batch)
+        return _objects(windows, places, windows.scores, len(batch))
 
     def fixed_candidates(self, cubes: Tensor) -> FixedCandidates:
         """``predict`` in tensors of fixed shapes, for exports: K windows per frame, the weak ones without effect.
@@ -348,9 +353,17 @@ class ERASENet(RadarModel):
         """The K best peaks of the heat map."""
         return find_peaks(maps, self.candidates, self.cube_shape[2])
 
-    def windows_at(self, cubes: Tensor, candidates: Candidates, kept: Tensor) -> Windows:
-        """Windows around the candidates that ``kept`` ``(B, K)`` names, frame by frame, best first."""
-        return self._windows(cubes, kept.nonzero()[:, 0], candidates.places[kept], candidates.scores[kept])
+    def _find(self, cubes: Tensor, batch: RadarBatch) -> tuple[Windows, Tensor]:
+        """Windows at the peaks, frame by frame, best first, and ``(N, 2)`` their range rows and Doppler columns."""
+        maps = self._finite_maps(cubes, batch)
+        if self.true_centers:
+            centers = self._labelled(batch, cubes.device)
+            frames, places, scores = centers.frames, centers.cells[:, [0, 2]], self._scores_at(maps, centers)
+        else:
+            candidates = self.find_candidates(maps)
+            kept = candidates.best > self.score_threshold
+            frames, places, scores = kept.nonzero()[:, 0], candidates.places[kept], candidates.scores[kept]
+        return self._windows(cubes, frames, places, scores), places
 
     def _windows(self, cubes: Tensor, frames: Tensor, places: Tensor, scores: Tensor) -> Windows:
         row = places[:, 0].round().long().clamp(0, self.cube_shape[0] - 1)
@@ -363,14 +376,22 @@ class ERASENet(RadarModel):
         with torch.no_grad():
             doppler, angle, inside = gather_patches(cubes, windows, self.window, self.input)
             constants = self._constants(windows)
+            echoes = self._echoes(cubes[:, -1], windows, inside) if self.segmenter.lift else None
             patches = []
             for power in (doppler, angle):
-                values = self.cube_normalization(10 * torch.log10(power + 1)) * inside[:, None]
+                values = self._normalized(power) * inside[:, None]
                 if self.constant_channels:
                     expanded = constants[:, :, None, None].expand(-1, -1, *values.shape[2:])
                     values = torch.cat([values, expanded], dim=1)
                 patches.append(values)
-        return self.segmenter(*patches)  # type: ignore[no-any-return]
+        return self.segmenter(*patches, echoes)  # type: ignore[no-any-return]
+
+    def _normalized(self, power: Tensor) -> Tensor:
+        return self.cube_normalization(10 * torch.log10(power + 1))
+
+    def _echoes(self, newest: Tensor, windows: Windows, inside: Tensor) -> Echoes:
+        azimuths, power = strongest_azimuths(newest, windows, self.window)
+        return Echoes(azimuths, self._normalized(power) * inside)
 
     def _constants(self, windows: Windows) -> Tensor:
         """``(N, 3 + C)``: range (0 to 1), Doppler and sine of the azimuth (-1 to 1), scores."""
@@ -410,14 +431,17 @@ class ERASENet(RadarModel):
             )
         return maps
 
-    def _check_classes(self, centers: LabelledCenters, batch: RadarBatch) -> None:
-        if len(centers.classes) and not 1 <= int(centers.classes.min()) <= int(centers.classes.max()) <= len(
-            self.class_names
-        ):
+    def _labelled(self, batch: RadarBatch, device: torch.device) -> LabelledCenters:
+        if batch.objects is None:
+            raise ValueError(f"frame {batch.frame_ids[0]} has no labelled objects, which ERASENet is trained with.")
+        centers = labelled_centers(batch.objects, device)
+        found = sorted(set(centers.classes.tolist()))
+        if found and not 1 <= found[0] <= found[-1] <= len(self.class_names):
             raise ValueError(
-                f"batch of frame {batch.frame_ids[0]}: class ids {sorted(set(centers.classes.tolist()))}, this "
-                f"ERASENet knows 1 to {len(self.class_names)} {self.class_names}."
+                f"batch of frame {batch.frame_ids[0]}: class ids {found}, this ERASENet knows 1 to "
+                f"{len(self.class_names)}: {', '.join(self.class_names)}."
             )
+        return centers
 
 
 def object_scores(detector: Tensor, found: PatchScores) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from adperception.models.radar.wrapped_convolution import ConvNorm, upsample_to
 
-__all__ = ["PatchScores", "PatchSegmenter", "PatchUNet"]
+__all__ = ["Echoes", "PatchScores", "PatchSegmenter", "PatchUNet", "lift"]
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,25 @@ class PatchUNet(nn.Module):
         return self.classify(l0), deepest
 
 
+@dataclass(frozen=True)
+class Echoes:
+    """Where the power of every range-Doppler cell of N windows comes from.
+
+    Attributes:
+        azimuths: ``(N, h, w)`` int64 azimuth column of the strongest echo.
+        levels: ``(N, h, w)`` its normalised power.
+    """
+
+    azimuths: Tensor
+    levels: Tensor
+
+
 class PatchSegmenter(nn.Module):
     """One U-net per view, and a linear layer on the deepest features of both that says what the object is.
+
+    With ``lift`` the range-angle network also sees what the other one found: every range-Doppler cell's foreground
+    probability, and its power, at the azimuth of its strongest echo (of cells that meet there, the largest value).
+    That is how the labels of both views hang together: one detection is one range-Doppler cell with one azimuth.
 
     Args:
         range_doppler_channels: channels of the range-Doppler patches.
@@ -70,6 +87,7 @@ class PatchSegmenter(nn.Module):
         class_count: C.
         widths: channels of the U-nets' levels.
         class_head: whether there is the linear layer.
+        lift: see above.
     """
 
     def __init__(
@@ -79,18 +97,31 @@ class PatchSegmenter(nn.Module):
         class_count: int,
         widths: Sequence[int],
         class_head: bool,
+        lift: bool,
     ) -> None:
         super().__init__()
+        self.lift = lift
         self.range_doppler = PatchUNet(range_doppler_channels, class_count + 1, widths)
-        self.range_angle = PatchUNet(range_angle_channels, class_count + 1, widths)
+        self.range_angle = PatchUNet(range_angle_channels + 2 * lift, class_count + 1, widths)
         self.class_head = nn.Linear(2 * widths[-1], class_count + 1) if class_head else None
 
-    def forward(self, range_doppler: Tensor, range_angle: Tensor) -> PatchScores:
-        """Logits of patches ``(N, P, h, w)`` and ``(N, Q, h, A)``."""
+    def forward(self, range_doppler: Tensor, range_angle: Tensor, echoes: Echoes | None = None) -> PatchScores:
+        """Logits of patches ``(N, P, h, w)`` and ``(N, Q, h, A)``; ``echoes`` are needed with ``lift``."""
         doppler_logits, doppler_features = self.range_doppler(range_doppler)
+        if self.lift:
+            assert echoes is not None
+            found = 1 - doppler_logits.softmax(dim=1)[:, 0]
+            lifted = [lift(v, echoes.azimuths, range_angle.shape[3]) for v in (found, echoes.levels)]
+            range_angle = torch.cat([range_angle, *(v[:, None] for v in lifted)], dim=1)
         angle_logits, angle_features = self.range_angle(range_angle)
         objects: Tensor | None = None
         if self.class_head is not None:
             features = torch.cat([doppler_features.mean(dim=(2, 3)), angle_features.mean(dim=(2, 3))], dim=1)
             objects = self.class_head(features)
         return PatchScores(doppler_logits, angle_logits, objects)
+
+
+def lift(values: Tensor, azimuths: Tensor, columns: int) -> Tensor:
+    """Largest of a row's values ``(N, h, w)`` that fall into each azimuth column, at least 0; ``(N, h, columns)``."""
+    empty = values.new_zeros(*values.shape[:2], columns)
+    return empty.scatter_reduce(2, azimuths, values, "amax")

@@ -12,7 +12,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["PatchInput", "WindowCells", "WindowSize", "Windows", "gather_map", "gather_patches", "paste_maximum"]
+__all__ = [
+    "PatchInput",
+    "WindowCells",
+    "WindowSize",
+    "Windows",
+    "gather_map",
+    "gather_patches",
+    "paste_maximum",
+    "strongest_azimuths",
+]
 
 PatchInput = Literal["light", "channels", "projection"]
 
@@ -177,6 +186,26 @@ def gather_patches(
         range_angle.reshape(count, moments * range_angle.shape[2], rows, azimuth_bins),
         cells.inside,
     )
+
+
+def strongest_azimuths(cubes: Tensor, windows: Windows, size: WindowSize) -> tuple[Tensor, Tensor]:
+    """From which azimuth column most power comes in every range-Doppler cell of the windows, and that power.
+
+    Args:
+        cubes: ``(B, R, A, D)`` magnitudes of one moment.
+        windows: N windows.
+        size: their size.
+
+    Returns:
+        ``(N, h, w)`` int64 columns and ``(N, h, w)`` powers.
+    """
+    _, range_bins, azimuth_bins, doppler_bins = cubes.shape
+    cells = WindowCells.of(windows, size, (range_bins, azimuth_bins, doppler_bins))
+    row = cells.frames * range_bins + cells.rows  # (N, h, 1)
+    azimuth = torch.arange(azimuth_bins, device=cubes.device)[:, None] * doppler_bins
+    index = row[..., None] * (azimuth_bins * doppler_bins) + azimuth + cells.dopplers[:, None]
+    strongest, columns = cubes.reshape(-1).index_select(0, index.flatten()).view(index.shape).max(dim=2)
+    return columns, strongest.square()
 
 
 def gather_map(maps: Tensor, cells: WindowCells, view: Literal["range_doppler", "range_angle"]) -> Tensor:

@@ -171,6 +171,15 @@ def test_no_peak_no_mask() -> None:
         assert not len(found.objects)
 
 
+def test_true_centres_are_an_upper_bound_for_studies() -> None:
+    model = small_net(true_centers=True, class_head=False, score_threshold=0.999).eval()
+    for frame, found in zip(FRAMES, model.predict(BATCH), strict=True):
+        assert frame.objects is not None
+        assert found.objects is not None
+        true = frame.objects.cells[:, [0, 2]]
+        np.testing.assert_array_equal(np.sort(found.objects.cells[:, [0, 2]], axis=0), np.sort(true, axis=0))
+
+
 def test_detect_gives_places_in_metres_degrees_and_metres_per_second() -> None:
     model = small_net(score_threshold=0.05).eval()
     (found,) = model.detect(RadarBatch.from_frames(FRAMES[:1]))
@@ -205,7 +214,7 @@ def test_newest_moments_are_used() -> None:
 
 def test_bad_input() -> None:
     model = small_net().eval()
-    with pytest.raises(ValueError, match='has no cube, which ERASENet needs'):
+    with pytest.raises(ValueError, match="has no cube, which ERASENet needs"):
         model.predict(RadarBatch(("a/1",), GRID))
     with pytest.raises(ValueError, match="1 moments, ERASENet looks at 2"):
         model.predict(RadarBatch.from_frames([cube_frame([], moments=1)]))
