@@ -182,9 +182,9 @@ def draw_frames(radar: str, seeds: tuple[int, ...], path: Path) -> None:
             (views.range_angle, frame.masks.range_angle, False),
         )
         for axis, (view, mask, near_first) in zip(axes[:, column], pairs, strict=True):
-            axis.imshow(
-                view, aspect="auto", cmap="viridis", origin="lower" if near_first else "upper", vmin=52, vmax=82
-            )
+            origin: Any = "lower" if near_first else "upper"
+            floor = float(np.median(view))
+            axis.imshow(view, aspect="auto", cmap="viridis", origin=origin, vmin=floor - 4, vmax=floor + 24)
             for class_id in np.unique(mask[mask > 0]):
                 axis.contour(mask == class_id, [0.5], colors=colours[class_id], linewidths=1.2)
         classes = ", ".join(CLASS_NAMES[label.class_id] for label in frame.instances)
