@@ -205,7 +205,7 @@ def test_newest_moments_are_used() -> None:
 
 def test_bad_input() -> None:
     model = small_net().eval()
-    with pytest.raises(ValueError, match='has no cube, which ERASENet needs'):
+    with pytest.raises(ValueError, match="has no cube, which ERASENet needs"):
         model.predict(RadarBatch(("a/1",), GRID))
     with pytest.raises(ValueError, match="1 moments, ERASENet looks at 2"):
         model.predict(RadarBatch.from_frames([cube_frame([], moments=1)]))
