@@ -172,7 +172,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def fix(self, tensor: Tensor) -> None:
         """The channels of ``tensor`` must stay."""
         if tensor in self._of:
-            self.labels.fix(self._of[tensor].unique().tolist())
+            self.labels.fix(torch.unique(self._of[tensor]).tolist())
 
     def _other(self, name: str, func: Any, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         outcome: Any = None
@@ -270,7 +270,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _repeated(self, tensor: Tensor, tensors: list[Tensor]) -> bool:
         """Whether ``tensor`` is one channel that is laid over the many channels of another tensor."""
         own = self._of[tensor]
-        if len(own.unique()) > 1:
+        if len(torch.unique(own)) > 1:
             return False
         for other in tensors:
             if other is tensor or other not in self._of:
@@ -317,7 +317,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         labels = self._of[tensor].transpose(0, dimension)
         found = []
         for row in labels:
-            present = [label for label in row.unique().tolist() if label != _ANY]
+            present = [label for label in torch.unique(row).tolist() if label != _ANY]
             if len({self.labels.root(label) for label in present}) != 1:
                 self.labels.fix(present)
             found.append(present[0] if present else FIXED)
@@ -343,5 +343,5 @@ def _pairs(first: Tensor, second: Tensor) -> list[tuple[int, int]]:
         if first.stride(dim) == 0 and second.stride(dim) == 0:
             first, second = first.narrow(dim, 0, 1), second.narrow(dim, 0, 1)
     base = int(torch.maximum(first.max(), second.max())) + 2
-    codes: list[int] = torch.unique((first.long() + 1) * base + (second.long() + 1)).tolist()  # type: ignore[no-untyped-call]
+    codes: list[int] = torch.unique((first.long() + 1) * base + (second.long() + 1)).tolist()
     return [(code // base - 1, code % base - 1) for code in codes]
