@@ -47,6 +47,16 @@ def repository() -> Path:
     return REPOSITORY
 
 
+@pytest.fixture(scope="session")
+def simulated_radar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty simulated frames in CARRADA's layout, 64 x 64 x 16 cells: two or three samples per split."""
+    from adperception.simulation.simulate_carrada import SimulateCARRADA
+
+    root = tmp_path_factory.mktemp("radar") / "carrada"
+    splits = {"Train": 0.34, "Validation": 0.33, "Test": 0.33}
+    return SimulateCARRADA(root, frames=20, sequence_frames=7, splits=splits, radar="carrada_small")()
+
+
 @pytest.fixture(
     params=[
         "cpu",

@@ -1,6 +1,7 @@
-"""Convert checkpoints of OpenPCDet, mmdetection3d and the AD-L-JEPA release to ours and back.
+"""Convert checkpoints of OpenPCDet, mmdetection3d, the AD-L-JEPA and the MVRSS release to ours and back.
 
 python tools/convert_checkpoint.py --from openpcdet second.pth --model second_kitti
+python tools/convert_checkpoint.py --from mvrss model.pt --model tmva_net_carrada
 python tools/convert_checkpoint.py --to openpcdet work_dirs/second_kitti/weights.safetensors second.pth
 
 Without --model a converted file holds the tensors only: enough to start a detector from its encoder, not to build a
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from adperception.checkpoint.convert import Converted
 
-_LIBRARIES = ["openpcdet", "mmdetection3d", "ad_l_jepa"]
+_LIBRARIES = ["openpcdet", "mmdetection3d", "ad_l_jepa", "mvrss"]
 
 
 def main(options: Sequence[str] | None = None) -> int:
@@ -69,9 +70,11 @@ def _to_ours(arguments: argparse.Namespace) -> str:
         direction_offset=arguments.direction_offset,
         own_direction_offset=_direction_offset(model),
     )
+    if not converted.encoders and (arguments.verify or arguments.write_pair):
+        raise ValueError(f"--verify and --write-pair are about sparse encoders; {converted.library} has none.")
     verified = "" if arguments.verify is None else f"{verify_encoder(arguments.verify, converted.encoder()):.1e}"
     metadata = {
-        "kernel_layout": "KRSC",
+        "kernel_layout": None if converted.layout is None else "KRSC",
         "converted_from": converted.library,
         "step": converted.step,
         "encoders": dict(converted.encoders),
@@ -90,6 +93,9 @@ def _to_ours(arguments: argparse.Namespace) -> str:
 
 
 def _summary(target: Path, converted: Converted, verified: str, arguments: argparse.Namespace) -> str:
+    if converted.layout is None:
+        first = f"wrote {target}: {len(converted.state)} tensors, from {converted.library}"
+        return "\n".join([first, *_remarks(converted, arguments)])
     how = "inferred from shapes" if converted.layout_inferred else "as given"
     verdict = "not verified numerically (--verify PAIR.npz does)"
     if verified:
@@ -99,9 +105,15 @@ def _summary(target: Path, converted: Converted, verified: str, arguments: argpa
         f"step {converted.step}",
         f"from {converted.library}; kernel layout {how}, {verdict}",
     ]
-    if not arguments.model:
-        lines.append("no --model: the file serves load_encoder, but no model can be built from it alone")
-    return "\n".join([*lines, *(f"note: {note}" for note in converted.notes)])
+    return "\n".join([*lines, *_remarks(converted, arguments)])
+
+
+def _remarks(converted: Converted, arguments: argparse.Namespace) -> list[str]:
+    remarks = [f"note: {note}" for note in converted.notes]
+    if arguments.model:
+        return remarks
+    use = "the file serves load_encoder, but no" if converted.encoders else "no"
+    return [f"no --model: {use} model can be built from it alone", *remarks]
 
 
 def _to_foreign(arguments: argparse.Namespace) -> str:
@@ -112,7 +124,10 @@ def _to_foreign(arguments: argparse.Namespace) -> str:
     target = _free(arguments.target or arguments.source.with_suffix(".pth"))
     model = create_model(arguments.model, arguments.source) if arguments.model else load_model(arguments.source)
     state = model.state_dict()
-    layout = arguments.kernel_layout or default_layout(arguments.to_library)
+    sparse = arguments.to_library != "mvrss"
+    layout = arguments.kernel_layout or (default_layout(arguments.to_library) if sparse else None)
+    if arguments.write_pair is not None and not model.ENCODERS:
+        raise ValueError(f"--write-pair is about sparse encoders; {type(model).__name__} has none.")
     if arguments.write_pair is not None:
         prefix = next(iter(model.ENCODERS.values()))
         encoder = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
@@ -128,7 +143,7 @@ def _to_foreign(arguments: argparse.Namespace) -> str:
         class_names=names,
         direction_offset=offset,
     )
-    lines = [f"wrote {target}: {count} tensors, kernel layout {layout}"]
+    lines = [f"wrote {target}: {count} tensors" + (f", kernel layout {layout}" if layout else "")]
     if arguments.to_library == "mmdetection3d" and names:
         lines.append(
             f"their config needs classes in the order {', '.join(names)}, our anchor sizes and bottoms, and for an "

@@ -1,4 +1,4 @@
-"""Whole files of OpenPCDet, mmdetection3d and the AD-L-JEPA release to our names and back."""
+"""Whole files of OpenPCDet, mmdetection3d, the AD-L-JEPA and the MVRSS release to our names and back."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from adperception.checkpoint.convert_mmdetection3d import (
     from_mmdetection3d,
     to_mmdetection3d,
 )
+from adperception.checkpoint.convert_mvrss import from_mvrss, to_mvrss
 from adperception.checkpoint.convert_openpcdet import from_openpcdet, to_openpcdet
 from adperception.checkpoint.foreign import PICKLE_SUFFIXES, model_state, recognise
 from adperception.checkpoint.kernel_layout import from_krsc, infer_kernel_layout, sparse_kernels, to_krsc
@@ -28,8 +29,8 @@ from adperception.models.pretrain.ad_l_jepa import ADLJEPA
 
 __all__ = ["LIBRARIES", "Converted", "default_layout", "read_foreign", "write_foreign"]
 
-LIBRARIES = ("openpcdet", "mmdetection3d", "ad_l_jepa")
-Library = Literal["openpcdet", "mmdetection3d", "ad_l_jepa"]
+LIBRARIES = ("openpcdet", "mmdetection3d", "ad_l_jepa", "mvrss")
+Library = Literal["openpcdet", "mmdetection3d", "ad_l_jepa", "mvrss"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Converted:
     Attributes:
         library: where it comes from.
         state: tensors under our names, kernels in KRSC.
-        layout: the layout that the kernels were in.
+        layout: the layout that the sparse kernels were in; ``None`` if the network has none.
         layout_inferred: whether that was concluded from shapes (else it was given).
         encoders: prefixes of the encoders, by branch.
         step: optimizer steps, if the file counts them.
@@ -48,7 +49,7 @@ class Converted:
 
     library: str
     state: dict[str, Tensor]
-    layout: str
+    layout: str | None
     layout_inferred: bool
     encoders: Mapping[str, str]
     step: int | None = None
@@ -102,6 +103,11 @@ def read_foreign(
     notes: list[str] = []
     step: int | None = None
     try:
+        if library == "mvrss":
+            if encoder_only or kernel_layout is not None:
+                raise CheckpointError("a radar network has neither a sparse encoder nor sparse kernels.")
+            notes.append("class weights and normalisation are CARRADA's published ones, which the file does not hold")
+            return Converted(library, from_mvrss(state), None, True, {}, None, tuple(notes))
         if encoder_only:
             state = {name: value for name, value in state.items() if _is_encoder(name)}
         if library == "ad_l_jepa":
@@ -153,6 +159,10 @@ def write_foreign(
         CheckpointError: for a tensor that the library's models do not have, by name.
     """
     cpu = {name: value.detach().cpu().clone() for name, value in state.items()}
+    if library == "mvrss":
+        converted = to_mvrss(cpu)
+        torch.save(converted, path)
+        return len(converted)
     laid_out = from_krsc(cpu, kernel_layout or default_layout(library))
     if library == "mmdetection3d":
         converted = to_mmdetection3d(laid_out)

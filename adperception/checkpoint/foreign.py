@@ -38,6 +38,8 @@ _LIBRARIES = (
     ForeignLibrary("openpcdet", "an OpenPCDet checkpoint", "backbone_3d."),
     ForeignLibrary("mmdetection3d", "an mmdetection3d checkpoint", "middle_encoder."),
     ForeignLibrary("mmdetection3d", "an mmdetection3d checkpoint", "pts_middle_encoder."),
+    ForeignLibrary("mvrss", "an MVRSS checkpoint", "rd_encoding_branch."),
+    ForeignLibrary("mvrss", "an MVRSS checkpoint", "rd_double_conv_block1."),
 )
 
 
@@ -65,7 +67,7 @@ def pickle_hint(path: Path) -> str:
     except CheckpointError as error:
         return f"It cannot be converted either: {str(error).removeprefix(f'{path}: ')}"
     return foreign_hint(path, names) or (
-        "Its tensor names are of no library that can be converted (OpenPCDet, mmdetection3d, AD-L-JEPA)."
+        "Its tensor names are of no library that can be converted (OpenPCDet, mmdetection3d, AD-L-JEPA, MVRSS)."
     )
 
 

@@ -97,7 +97,7 @@ class CARRADA(RadarDataset):
         self.grid, self.label_axis = sensor.grid, cast(LabelAxis, sensor.label_axis)
         self.sequences = list_sequences(self.root, split)
         self.storage = open_storage(self.root, rad_root, self.sequences, self.grid)
-        annotations = read_annotations(self.root)
+        annotations = read_annotations(self.root, self.sequences)
         self._boxes: _Boxes = {}
         if annotations is None:
             self._boxes = {s: {v: read_boxes(self.root, s, v) for v in LABELLED_VIEWS} for s in self.sequences}

@@ -73,10 +73,11 @@ class RADDet(RadarDataset):
         if split == "train":
             frames = _training_frames(frames)
         elif split == "validation":
-            kept = len(_training_frames(frames))
-            if kept == len(frames):
-                raise ValueError(f"RADDet: {self.root} has {kept} training frames, and a tenth of them is none.")
-            frames = frames[kept:]
+            frames = frames[len(_training_frames(frames)) :]
+            if not frames:
+                raise ValueError(
+                    f"RADDet: {self.root}: a tenth of the training frames is none; there are fewer than 10."
+                )
         if moments > 1:
             frames = self._with_predecessors(frames, moments)
         kept: Sequence[str] = subset(frames, fraction, interval, "RADDet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -23,7 +24,19 @@ from adperception.engine.stop_signals import StopSignals
 from adperception.engine.trainer import Trainer
 from adperception.registry import PREPARATIONS, build
 
-__all__ = ["POLL_SECONDS", "Train", "can_go_on", "make_data_once", "time_limit", "train_or_go_on"]
+__all__ = [
+    "CONSOLE_FILE",
+    "POLL_SECONDS",
+    "Train",
+    "can_go_on",
+    "make_data_once",
+    "printed_to",
+    "time_limit",
+    "train_or_go_on",
+]
+
+CONSOLE_FILE = "console.txt"
+"""In the folder of a cell whose run is one of very many: what it printed."""
 
 POLL_SECONDS = 5.0
 """How long a start without work waits before it looks again what the others have finished."""
@@ -62,6 +75,17 @@ def make_data_once(configs: Iterable[Config], work_dir: Path) -> None:
                     prepare()
                 return
         time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def printed_to(path: Path) -> Iterator[None]:
+    """What is printed meanwhile goes to the end of a file."""
+    with (
+        path.open("a", encoding="utf-8", buffering=1) as stream,
+        contextlib.redirect_stdout(stream),
+        contextlib.redirect_stderr(stream),
+    ):
+        yield
 
 
 @contextmanager

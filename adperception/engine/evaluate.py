@@ -25,7 +25,7 @@ from adperception.models.base import DetectionModel, PredictionModel
 from adperception.models.radar.base import RadarModel
 from adperception.registry import DATASETS, EVALUATIONS, MODELS, PREPARATIONS, build
 
-__all__ = ["PREDICTIONS_FILE", "evaluate_predictions", "evaluate_weights"]
+__all__ = ["PREDICTIONS_FILE", "evaluate_model", "evaluate_predictions", "evaluate_weights"]
 
 PREDICTIONS_FILE = "predictions.jsonl"
 
@@ -46,11 +46,33 @@ def evaluate_weights(
         ValueError: if the config has no model that predicts, no validation frames or no evaluation of predictions.
         CheckpointError: if the weights do not fit.
     """
-    settings, dataset, evaluations = _parts(config)
-    model = build(MODELS, settings.model)
+    model = build(MODELS, parse_settings(config.values).model)
     if not isinstance(model, PredictionModel):
         raise ValueError(f"{config.name}: {type(model).__name__} predicts nothing; there is nothing to evaluate.")
     say(f"{weights}: {load_weights(model, weights)}")
+    origin = {"weights": str(weights), **describe_machine(device)}
+    return evaluate_model(config, model, origin, folder, device, workers)
+
+
+def evaluate_model(
+    config: Config,
+    model: PredictionModel,
+    origin: Mapping[str, Any],
+    folder: Path,
+    device: torch.device,
+    workers: int = 0,
+) -> dict[str, float]:
+    """As ``evaluate_weights``, with a model that is there already.
+
+    Args:
+        config: says on which frames and how it is judged.
+        model: what predicts.
+        origin: what it is, for ``results.json``.
+        folder: where predictions and results go.
+        device: where to compute.
+        workers: data-loading processes.
+    """
+    settings, dataset, evaluations = _parts(config)
     batches = ValidationBatches(
         dataset=dataset,
         batch_size=settings.train.batch_size,
@@ -59,7 +81,6 @@ def evaluate_weights(
         workers=workers,
         device=device,
     )
-    origin = {"weights": str(weights), **describe_machine(device)}
     model.to(device)
     if isinstance(model, RadarModel):
         radar = [e for e in evaluations if isinstance(e, RadarEvaluation)]

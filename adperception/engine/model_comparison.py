@@ -7,20 +7,29 @@ or GPUs: each start takes cells that no other one holds.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from adperception.engine.cell_runs import POLL_SECONDS, Train, can_go_on, make_data_once, time_limit, train_or_go_on
-from adperception.engine.cells import CELL_FILE, read_cell, with_sections
+from adperception.config import Config
+from adperception.engine.cell_runs import (
+    CONSOLE_FILE,
+    POLL_SECONDS,
+    Train,
+    can_go_on,
+    make_data_once,
+    printed_to,
+    time_limit,
+    train_or_go_on,
+)
+from adperception.engine.cells import CELL_FILE, bare_dataset, read_cell, with_sections
 from adperception.engine.checkpointing import checkpoint_root
 from adperception.engine.claims import claimed
 from adperception.engine.console import say
@@ -29,16 +38,17 @@ from adperception.engine.evaluate import evaluate_weights
 from adperception.engine.hooks.run_report import WEIGHTS_FILE
 from adperception.engine.model_comparison_plan import Cell, Comparison, Planned, Planner, on_test_frames
 from adperception.engine.model_comparison_report import ComparisonResults, collect_results, write_report
+from adperception.engine.multiply_adds import multiply_adds_of
 from adperception.engine.results import describe_machine, write_json
 from adperception.engine.run import check_names, train
 from adperception.engine.settings import parse_settings
 from adperception.engine.trainer import Trainer
+from adperception.registry import MODELS, build
 
 __all__ = ["CONSOLE_FILE", "FAILURE_FILE", "TEST_FILE", "ComparisonRun", "run_comparison"]
 
 TEST_FILE = "test.json"
 FAILURE_FILE = "failed.json"
-CONSOLE_FILE = "console.txt"
 
 Evaluate = Callable[..., dict[str, float]]
 
@@ -106,6 +116,7 @@ class _Study:
         self._started = time.time()
         make_data_once(comparison.models.values(), self._work_dir)
         self._planner = Planner(comparison)
+        self._sizes = {name: _multiply_adds(config) for name, config in comparison.models.items()}
         self._finished: dict[tuple[str, str], Mapping[str, Any]] = {}
 
     def plan(self) -> list[Planned]:
@@ -160,6 +171,7 @@ class _Study:
             self._comparison,
             self._planner,
             self.found,
+            self._sizes,
             about={"test_data": self._planner.test_data, "command": list(self._run.command)},
         )
         write_report(results, self._run.work_dir)
@@ -172,7 +184,7 @@ class _Study:
         (folder / FAILURE_FILE).unlink(missing_ok=True)
         say(f"{_clock()}  {number}, {cell}: {'goes on' if can_go_on(folder) else 'begins'} in {cell.folder}")
         try:
-            with _console(folder / CONSOLE_FILE):
+            with printed_to(folder / CONSOLE_FILE):
                 finished = self._train_cell(cell, folder)
                 if finished and cell.purpose != "grid":
                     self._test_cell(cell, folder)
@@ -222,6 +234,15 @@ class _Study:
         return f"done: {found['steps']} steps in {found['clock_seconds']:.0f} s, {name} {', '.join(parts)}"
 
 
+def _multiply_adds(config: Config) -> dict[str, float]:
+    """Multiply-adds for one frame by situation; empty for a model that nobody can count."""
+    model, dataset = build(MODELS, config.values["model"]), bare_dataset(config.values["val_dataset"])
+    try:
+        return {name: float(count.total) for name, count in multiply_adds_of(model, dataset.grid.shape).items()}
+    except ValueError:
+        return {}
+
+
 def _describe(cell: Cell, trainer: Trainer) -> dict[str, Any]:
     progress, device = trainer.progress, trainer.processes.device
     # Other work on the machine lengthens the time of the clock, not that of the processor.
@@ -245,17 +266,6 @@ def _describe(cell: Cell, trainer: Trainer) -> dict[str, Any]:
         "seconds": round(progress.seconds, 3),
         **describe_machine(device),
     }
-
-
-@contextlib.contextmanager
-def _console(path: Path) -> Iterator[None]:
-    """What is printed meanwhile goes to the end of a file."""
-    with (
-        path.open("a", encoding="utf-8", buffering=1) as stream,
-        contextlib.redirect_stdout(stream),
-        contextlib.redirect_stderr(stream),
-    ):
-        yield
 
 
 def _clock() -> str:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Difference", "Spread", "spread", "welch_difference"]
+__all__ = ["Difference", "Spread", "paired_difference", "spread", "welch_difference"]
 
 NAN = float("nan")
 
@@ -105,3 +105,22 @@ def welch_difference(values: Sequence[float], reference: Sequence[float], confid
     freedom = variance**2 / (part_a**2 / (a.count - 1) + part_b**2 / (b.count - 1))
     half = float(student.ppf(0.5 + confidence / 2, freedom)) * math.sqrt(variance)
     return Difference(value, value - half, value + half)
+
+
+def paired_difference(values: Sequence[float], reference: Sequence[float], confidence: float = 0.95) -> Difference:
+    """Mean of the differences of runs that belong together, with Student's interval.
+
+    For runs that share a start, such as a network before and after pruning: what differs between starts cancels.
+
+    Args:
+        values: one metric per run.
+        reference: of the run that each one is compared with; pairs with a NaN do not count.
+        confidence: of the two-sided interval.
+    """
+    from scipy.stats import t as student
+
+    over = spread([value - other for value, other in zip(values, reference, strict=True)])
+    if over.count < 2:
+        return Difference(over.mean, NAN, NAN)
+    half = float(student.ppf(0.5 + confidence / 2, over.count - 1)) * over.deviation / math.sqrt(over.count)
+    return Difference(over.mean, over.mean - half, over.mean + half)

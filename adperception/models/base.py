@@ -61,11 +61,14 @@ class TrainableModel(nn.Module, ABC):
 
     Attributes:
         pruning: what was taken from it, if it was pruned.
+        FINE_TUNING: options of the model that a trained one is trained on with, where they are others.
         ENCODERS: prefixes of the tensors of each encoder in the state dict, by branch name; the first one is what
             fine-tuning takes (``{"context": "context_encoder.", "target": "target_encoder."}``).
     """
 
     ENCODERS: ClassVar[Mapping[str, str]] = {}
+
+    FINE_TUNING: ClassVar[Mapping[str, Any]] = {}
 
     pruning: Pruning = Pruning()
 

@@ -145,9 +145,7 @@ def simulate_sequence(
         frame = f"{i:06d}"
         instances[frame] = tuple(_instance(label) for label in simulated.instances)
         times.append(simulated.time_ns)
-        content = CarradaFrame(
-            simulated.cube.magnitude(), simulated.masks, simulated.sparse, instances[frame], simulated.time_ns
-        )
+        content = CarradaFrame(simulated.cube.magnitude(), simulated.masks, simulated.sparse)
         write_frame(tree, root / "Carrada_RAD", name, frame, content)
     record = SequenceRecord(name, splits[number], tuple(instances), instances)
     write_sequence_files(tree, record, times)

@@ -77,8 +77,6 @@ def make_frame(sequence: int, frame: int) -> CarradaFrame:
         magnitude,
         masks_of(instances, "dense"),
         masks_of(instances, "sparse"),
-        instances,
-        10**18 + frame * 100_000_000,
     )
 
 
@@ -88,11 +86,10 @@ def make_tree(folder: Path, frames: int = 8) -> Path:
     records = []
     for number, (name, split) in enumerate(SPLITS.items()):
         names = tuple(f"{i:06d}" for i in range(frames))
-        contents = [make_frame(number, i) for i in range(frames)]
-        for frame, content in zip(names, contents, strict=True):
-            write_frame(root, folder / "Carrada_RAD", name, frame, content)
-        record = SequenceRecord(name, split, names, {f: c.instances for f, c in zip(names, contents, strict=True)})
-        write_sequence_files(root, record, [c.time_ns for c in contents])
+        for i, frame in enumerate(names):
+            write_frame(root, folder / "Carrada_RAD", name, frame, make_frame(number, i))
+        record = SequenceRecord(name, split, names, {frame: instances_of(i) for i, frame in enumerate(names)})
+        write_sequence_files(root, record, [10**18 + i * 100_000_000 for i in range(frames)])
         records.append(record)
     write_indices(root, records)
     RadarSensor(GRID, label_axis="sin").write(root / SENSOR_FILE)

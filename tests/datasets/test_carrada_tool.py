@@ -64,7 +64,7 @@ def _nan(root: Path) -> None:
 
 
 def _objects(root: Path) -> None:
-    np.save(cube_of(root, "000002"), np.array([None]), allow_pickle=bool(1))
+    np.save(cube_of(root, "000002"), np.array([None]), allow_pickle=True)
 
 
 def _one_more_cube(root: Path) -> None:

@@ -105,6 +105,11 @@ def test_splits(tree: Path) -> None:
     assert list(RADDet(tree, "validation").frame_ids) == list(everything)[18:]
     assert list(RADDet(tree, "test").frame_ids) == ["test/part1/000003", "test/part1/000007"]
     assert len(RADDet(tree, "train", fraction=0.5, interval=3)) == 3
+    for path in (tree / "train/RAD/part2").iterdir():
+        path.rename(path.with_suffix(".bak"))
+    (tree / "train/RAD/part10/000018.npy").unlink()
+    with pytest.raises(ValueError, match="fewer than 10"):
+        RADDet(tree, "validation")
     with pytest.raises(ValueError, match='split="val" must be one of train, validation'):
         RADDet(tree, "val")
 

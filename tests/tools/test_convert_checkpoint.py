@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from adperception.checkpoint.convert_ad_l_jepa import to_ad_l_jepa
+from adperception.checkpoint.convert_mvrss import to_mvrss
 from adperception.checkpoint.encoder_check import write_encoder_check
 from adperception.checkpoint.kernel_layout import from_krsc
 from adperception.checkpoint.layout import CheckpointError
@@ -111,3 +112,22 @@ def test_the_command_of_the_error_message_works_and_a_pair_proves_the_result(con
     assert metadata["encoders"] == {"backbone_3d": "backbone_3d."}
     with pytest.raises(CheckpointError, match=r"does not say which model it holds .*--model"):
         load_model(tmp_path / "second.safetensors")
+
+
+def test_radar_network_has_no_kernel_layout(convert: Convert, tmp_path: Path) -> None:
+    original = to_mvrss(create_model("mv_net_carrada").state_dict())
+    theirs, ours, other = tmp_path / "model.pt", tmp_path / "ours.safetensors", tmp_path / "x.safetensors"
+    torch.save(original, theirs)
+    done = convert(theirs, ours, "--from", "mvrss", "--model", "mv_net_carrada")
+    assert f"{len(original) + 2} tensors, from mvrss" in done.stdout, done.stderr
+    assert "kernel" not in done.stdout
+    assert type(load_model(ours)).__name__ == "MVNet"
+    assert convert(ours, tmp_path / "back.pt", "--to", "mvrss").returncode == 0
+    assert set(torch.load(tmp_path / "back.pt", weights_only=True)) == set(original)
+    for options, message in [
+        (["--kernel-layout", "KRSC"], "neither a sparse encoder nor sparse kernels"),
+        (["--write-pair", tmp_path / "x.npz"], "mvrss has none"),
+        (["--model", "tmva_net_carrada"], "does not fit tmva_net_carrada"),
+    ]:
+        assert message in convert(theirs, other, *options).stderr
+        assert not other.exists()

@@ -14,7 +14,7 @@ Written from the layout's description in docs/radar_datasets.md, which says what
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from adperception.datasets.formats.npy_arrays import read_array, require_magnitudes
+from adperception.datasets.formats.npy_arrays import read_array, read_array_into, require_magnitudes
 from adperception.datasets.formats.radar_instances import RadarInstance, ViewLabel
 from adperception.datasets.formats.radar_sensor import SENSOR_FILE, RadarSensor, read_radar_sensor
 from adperception.structures import RadarGrid
@@ -46,7 +46,6 @@ __all__ = [
     "read_sensor",
     "read_splits",
     "read_view",
-    "require_finite",
     "view_file",
     "view_shapes",
 ]
@@ -136,8 +135,12 @@ def read_frames(root: Path) -> dict[str, tuple[str, ...]]:
     return frames
 
 
-def read_annotations(root: Path) -> Instances | None:
+def read_annotations(root: Path, sequences: Collection[str] | None = None) -> Instances | None:
     """The labelled objects of ``annotations_frame_oriented.json``; ``None`` if there is no such file.
+
+    Args:
+        root: folder of the file.
+        sequences: only these; ``None``: all.
 
     Raises:
         ValueError: for an object without one of the two views, or another form, naming sequence, frame and instance.
@@ -147,6 +150,8 @@ def read_annotations(root: Path) -> Instances | None:
         return None
     out: dict[str, dict[str, tuple[RadarInstance, ...]]] = {}
     for sequence, frames in read_json(path).items():
+        if sequences is not None and sequence not in sequences:
+            continue
         out[sequence] = {
             frame: tuple(_instance(f"{path}: {sequence}/{frame}", name, views) for name, views in instances.items())
             for frame, instances in frames.items()
@@ -200,18 +205,22 @@ def mask_file(root: Path, sequence: str, annotation: str, frame: str, view: str)
     return root / sequence / "annotations" / annotation / frame / f"{view}.npy"
 
 
-def read_cube(path: Path, grid: RadarGrid) -> NDArray[np.float32]:
+def read_cube(path: Path, grid: RadarGrid, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
     """Magnitudes ``(range, azimuth, Doppler)`` of a RAD tensor.
+
+    Args:
+        path: of the file.
+        grid: what the cells mean.
+        out: array that is filled and returned; ``None`` makes one.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: for a damaged file, another shape or dtype, or values that no magnitude has (NaN).
     """
-    values = read_array(
-        path, grid.shape, "(range, azimuth, Doppler)", "f", "Unpack Carrada_RAD there, or set rad_root=."
-    )
+    values = np.empty(grid.shape, dtype=np.float32) if out is None else out
+    read_array_into(path, values, "(range, azimuth, Doppler)", "f", "Unpack Carrada_RAD there, or set rad_root=.")
     require_magnitudes(values, str(path))
-    return values.astype(np.float32, copy=False)
+    return values
 
 
 def read_view(path: Path, shape: tuple[int, int]) -> NDArray[np.float64]:
@@ -222,11 +231,11 @@ def read_view(path: Path, shape: tuple[int, int]) -> NDArray[np.float64]:
         ValueError: for a damaged file, another shape or dtype, or values that are not finite.
     """
     values = read_array(path, shape, "(rows, columns)", "f", _DOWNLOAD)
-    require_finite(values, str(path))
+    _require_finite(values, str(path))
     return values
 
 
-def require_finite(values: NDArray[Any], origin: str) -> None:
+def _require_finite(values: NDArray[Any], origin: str) -> None:
     """Refuse views with NaN or infinity.
 
     Raises:

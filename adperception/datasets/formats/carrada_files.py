@@ -91,7 +91,10 @@ class CarradaFiles:
             FileNotFoundError: for a missing frame.
             ValueError: for a damaged one, NaN included.
         """
-        return np.stack([read_cube(cube_file(self._rad_root, sequence, frame), self.grid) for frame in frames])
+        cubes = np.empty((len(frames), *self.grid.shape), dtype=np.float32)
+        for i, frame in enumerate(frames):
+            read_cube(cube_file(self._rad_root, sequence, frame), self.grid, cubes[i])
+        return cubes
 
     def views(self, sequence: str, frames: Sequence[str]) -> RadarViews:
         """See ``CarradaStorage``.

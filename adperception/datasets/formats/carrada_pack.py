@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -69,17 +70,12 @@ def decode_log(values: NDArray[np.float16]) -> NDArray[np.float32]:
     return decoded
 
 
-_TABLE: NDArray[np.float32] | None = None
-
-
+@functools.cache
 def _decoding_table() -> NDArray[np.float32]:
     """The magnitude of each of the 65,536 float16 numbers: looking up is many times faster than powers of ten."""
-    global _TABLE
-    if _TABLE is None:
-        decibels = np.arange(65536, dtype=np.uint16).view(np.float16).astype(np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):
-            _TABLE = np.sqrt(np.maximum(10 ** (decibels / 10) - 1, 0)).astype(np.float32)
-    return _TABLE
+    decibels = np.arange(65536, dtype=np.uint16).view(np.float16).astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.sqrt(np.maximum(10 ** (decibels / 10) - 1, 0)).astype(np.float32)
 
 
 def pack_sequence(

@@ -27,15 +27,11 @@ class CarradaFrame:
         magnitude: ``(range, azimuth, Doppler)`` float32, row 0 far.
         dense: pixel labels.
         sparse: the detections that the pixel labels grew from.
-        instances: labelled objects.
-        time_ns: time stamp in nanoseconds.
     """
 
     magnitude: NDArray[np.float32]
     dense: RadarMasks
     sparse: RadarMasks
-    instances: tuple[RadarInstance, ...]
-    time_ns: int
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-__all__ = ["NUMBERS", "read_array", "read_array_header", "require_magnitudes"]
+__all__ = ["NUMBERS", "read_array", "read_array_header", "read_array_into", "require_magnitudes"]
 
 NUMBERS = "biuf"
 """Kinds of dtype that hold real numbers."""
@@ -43,6 +43,23 @@ def read_array(
     return array
 
 
+def read_array_into(path: Path, out: NDArray[Any], axes: str = "", kinds: str = NUMBERS, advice: str = "") -> None:
+    """Read ``path`` into a contiguous array of its shape; of its dtype as well, without a copy in between.
+
+    Raises:
+        FileNotFoundError: as ``read_array``.
+        ValueError: as ``read_array``.
+    """
+    try:
+        with path.open("rb") as file:
+            shape, fortran_order, dtype = _read_header(file)
+            if (shape, dtype) == (out.shape, out.dtype) and not fortran_order and file.readinto(out.data) == out.nbytes:
+                return
+    except (ValueError, EOFError, OSError):
+        pass  # said by read_array
+    out[...] = read_array(path, out.shape, axes, kinds, advice)
+
+
 def read_array_header(
     path: Path, shape: Sequence[int] | None = None, axes: str = "", kinds: str = NUMBERS
 ) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -56,9 +73,7 @@ def read_array_header(
         raise FileNotFoundError(f"{path} does not exist. Copy it there.")
     try:
         with path.open("rb") as file:
-            version = npy_format.read_magic(file)
-            read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-            found, _, dtype = read(file)
+            found, _, dtype = _read_header(file)
             values = path.stat().st_size - file.tell()
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(_unreadable(path, error)) from error
@@ -89,6 +104,13 @@ def require_magnitudes(values: NDArray[Any], origin: str) -> None:
             f"{origin}: {bad:,} of {values.size:,} values are NaN, infinite or negative; magnitudes are finite and at "
             "least 0. Make or copy the file again, or take the frame out of light_dataset_frame_oriented.json."
         )
+
+
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = npy_format.read_magic(file)
+    read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+    header: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(file)
+    return header
 
 
 def _unreadable(path: Path, error: Exception) -> str:

@@ -72,8 +72,8 @@ def find_azimuths(cubes: Tensor, frames: Tensor, rows: Tensor, dopplers: Tensor,
 
     Each cell's power counts relative to its mean over azimuth. In plain sums, static clutter in the Doppler column
     next to a slow object decides: on simulated CARRADA cubes of 64 x 64 x 16 cells they find the beam of 44 % of the
-    objects, relative ones of 96 %. The sum is smoothed with a window as wide as the beam (its first and last column count
-    half, so that it is symmetric) before its maximum is taken.
+    objects, relative ones of 96 %. The sum is smoothed with a window as wide as the beam (its first and last column
+    count half, so that it is symmetric) before its maximum is taken.
 
     Args:
         cubes: ``(B, R, A, D)`` magnitudes of one moment.

@@ -97,6 +97,9 @@ class DoubleConvBlock3d(nn.Module):
 
 def pad_one_column(values: Tensor) -> Tensor:
     """One more column of zeros at the end: max pooling with kernel 2 and column stride 1 then keeps their number."""
+    if torch.compiler.is_compiling():
+        # onnxruntime merges a Pad into the MaxPool behind it, which then pads with -inf (seen up to version 1.31).
+        return torch.cat([values, torch.zeros_like(values[..., :1])], dim=-1)
     return F.pad(values, (0, 1))
 
 

@@ -85,8 +85,9 @@ class ViewNormalization(_Normalization):
     def forward(self, values: Tensor, view: Literal["range_doppler", "range_angle", "angle_doppler"]) -> Tensor:
         """Normalised decibels of one view, any shape."""
         self._check(self.limits)
-        low, high = self.limits[_VIEWS.index(view)]
-        return (values - low) / (high - low)
+        low, high = self.limits[_VIEWS.index(view)].to(values.dtype)
+        normalised: Tensor = (values - low) / (high - low)
+        return normalised
 
 
 class CubeNormalization(_Normalization):
@@ -119,8 +120,9 @@ class CubeNormalization(_Normalization):
     def forward(self, decibels: Tensor) -> Tensor:
         """Normalised values of ``10 log10(X^2 + 1)``, any shape."""
         self._check(self.moments)
-        mean, std = self.moments
-        return (decibels - mean) / std
+        mean, std = self.moments.to(decibels.dtype)
+        normalised: Tensor = (decibels - mean) / std
+        return normalised
 
 
 def _cubes(frame: RadarFrame) -> np.ndarray:

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional as F
 
+from adperception.losses.soft_dice import soft_dice
+from adperception.losses.view_coherence import view_coherence
+from adperception.losses.weighted_cross_entropy import weighted_cross_entropy
 from adperception.models.radar.patch_segmenter import PatchScores
 
 __all__ = ["patch_losses"]
@@ -36,19 +39,11 @@ def patch_losses(
     terms: dict[str, Tensor] = {}
     views = (("rd", scores.range_doppler, range_doppler), ("ra", scores.range_angle, range_angle))
     for (name, logits, target), weight in zip(views, class_weights, strict=True):
-        terms[f"loss_{name}"] = weights["cross_entropy"] * F.cross_entropy(logits, target, weight) + weights[
-            "dice"
-        ] * _soft_dice(logits, target)
-    doppler, angle = (logits.softmax(dim=1).amax(dim=3) for _, logits, _ in views)
-    terms["loss_coherence"] = weights["coherence"] * F.mse_loss(doppler, angle)
+        entropy = weights["cross_entropy"] * weighted_cross_entropy(logits, target, weight)
+        terms[f"loss_{name}"] = entropy + weights["dice"] * soft_dice(logits, target)
+    # Both patches have the same rows; the loss expects range-Doppler with row 0 near.
+    coherence = view_coherence(scores.range_doppler.flip(2), scores.range_angle)
+    terms["loss_coherence"] = weights["coherence"] * coherence
     if scores.objects is not None:
         terms["loss_object"] = weights["object"] * F.cross_entropy(scores.objects, classes)
     return terms
-
-
-def _soft_dice(logits: Tensor, target: Tensor) -> Tensor:
-    probability = logits.softmax(dim=1)
-    truth = F.one_hot(target, logits.shape[1]).permute(0, 3, 1, 2).to(logits.dtype)
-    overlap = (probability * truth).sum(dim=(1, 2, 3))
-    total = (probability.square() + truth).sum(dim=(1, 2, 3))
-    return (1 - 2 * overlap / (total + 1e-6)).mean()

@@ -75,6 +75,7 @@ def test_log_float16_states_its_error(files: CarradaFiles, tmp_path: Path) -> No
     with h5py.File(pack_file(tmp_path, SEQUENCE)) as file:
         assert file.attrs["max_error_db"] == error
         assert file["cubes"].dtype == np.float16
+        assert file["cubes"].chunks == (1, *GRID.shape)  # a window reads its own frames and no others
     assert pack_coding(pack_file(tmp_path, SEQUENCE)) == "log_float16"
     before, after = (
         10 * np.log10(np.square(s.cubes(SEQUENCE, FRAMES)) + 1) for s in (files, CarradaPacks(tmp_path, GRID))

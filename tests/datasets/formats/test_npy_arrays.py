@@ -8,7 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adperception.datasets.formats.npy_arrays import read_array, read_array_header, require_magnitudes
+from adperception.datasets.formats.npy_arrays import (
+    read_array,
+    read_array_header,
+    read_array_into,
+    require_magnitudes,
+)
 
 
 @pytest.fixture
@@ -35,9 +40,25 @@ def test_what_is_wrong_with_a_file_is_said(read, path: Path) -> None:  # type: i
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"a\.npy: .*copy it again"):
             read(path)
-    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=bool(1))
+    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="pickled objects, which are never loaded"):
         read(path)
+
+
+@pytest.mark.parametrize("stored", [np.float64, np.float32, np.float16])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_reading_into_an_array_converts_where_it_must(stored: type, order: str, tmp_path: Path) -> None:
+    values = np.arange(24.0).reshape(2, 3, 4)
+    np.save(tmp_path / "a.npy", np.asarray(values, dtype=stored, order=order))  # type: ignore[call-overload]
+    out = np.empty((2, 2, 3, 4), dtype=np.float32)
+    read_array_into(tmp_path / "a.npy", out[1])
+    np.testing.assert_array_equal(out[1], values)
+    whole = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match=r"a\.npy: not a whole \.npy array"):
+        read_array_into(tmp_path / "a.npy", out[1])
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        read_array_into(tmp_path / "b.npy", out[1])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])

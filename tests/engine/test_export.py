@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from adperception.checkpoint.save import write_tensors
-from adperception.engine import export_onnx
-from adperception.engine.export_onnx import export_dense_part
+from adperception.engine import export
+from adperception.engine.export import Comparison, ExportReport, export_dense_part
 from adperception.models.backbones.voxel_backbone_8x import VoxelBackBone8x
 from adperception.models.base import DetectionModel
 from adperception.models.heads.box_coder import DIRECTION_OFFSET
@@ -81,19 +81,20 @@ def test_exported_file_and_documented_decoding_give_the_models_predictions(
     report = export_dense_part(model, tmp_path / "dense.onnx")
     assert model.training
     model.eval()
-    assert report.input_shape == (1, 256, 16, 16)
-    assert report.text("x").startswith(
-        'export: "x" contains 12 sparse convolutions, which ONNX cannot represent. Exported the dense part (BEV '
-        f"backbone + head) to {tmp_path / 'dense.onnx'}; input is bev_BCHW (1, 256, 16, 16). See docs/export.md#sparse."
+    assert report.inputs == {"bev_BCHW": (1, 256, 16, 16)}
+    assert str(report).startswith(
+        f'export: "{kind.lower()}" contains 12 sparse convolutions, which ONNX cannot represent. Exported the dense '
+        f"part (BEV backbone + head) to {tmp_path / 'dense.onnx'}; input is bev_BCHW (1, 256, 16, 16). See "
+        "docs/export.md#sparse."
     )
-    assert all(difference < 1e-4 * largest for difference, largest in report.differences.values())
+    assert all(found.difference < 1e-4 * found.largest for found in report.outputs.values())
 
     # An untrained encoder's map is nearly constant; a varied one decides every comparison of scores.
     bev = torch.randn(1, 256, 16, 16).relu()
     model.backbone_3d.forward = lambda voxels: bev  # type: ignore[method-assign, assignment]
     session = onnxruntime.InferenceSession(str(report.path), providers=["CPUExecutionProvider"])
     assert [x.name for x in session.get_inputs()] == ["bev_BCHW"]
-    outputs = dict(zip(report.output_shapes, session.run(None, {"bev_BCHW": bev.numpy()}), strict=True))
+    outputs = dict(zip(report.outputs, session.run(None, {"bev_BCHW": bev.numpy()}), strict=True))
     first = {name: value[0] for name, value in outputs.items()}
     if kind == "SECOND":
         sizes = [(*c["size"], c["bottom"]) for c in ANCHORS]
@@ -114,15 +115,19 @@ def test_exported_file_and_documented_decoding_give_the_models_predictions(
 
 def test_first_stage_of_pv_rcnn(tmp_path: Path) -> None:
     report = export_dense_part(detector("PVRCNN"), tmp_path / "dense.onnx")
-    assert set(report.output_shapes) == {"classes", "boxes", "directions"}
-    assert report.sparse_convolutions == 12
-    assert "not in the file: pfe, point_head, roi_head. They work on points" in report.text("pv_rcnn")
+    assert set(report.outputs) == {"classes", "boxes", "directions"}
+    assert "contains 12 sparse convolutions" in str(report)
+    assert "not in the file: pfe, point_head, roi_head. They work on points" in str(report)
 
 
 def test_a_file_that_computes_something_else_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.onnx, "export", lambda part, inputs, path, **options: Path(path).touch())
-    monkeypatch.setattr(export_onnx, "_compare", lambda *_: {"classes": (0.3, 2.0), "boxes": (1e-7, 1.0)})
-    with pytest.raises(ValueError, match=r"other values than torch for classes: 0\.3 of 2\. No file was written"):
+    found = {"classes": Comparison((1, 2), 0.3, 2.0, 1.0, False), "boxes": Comparison((1, 7), 1e-7, 1.0, 1.0, False)}
+    monkeypatch.setattr(export, "_compare", lambda *_: found)
+    message = (
+        r"other values than torch\. classes: onnxruntime differs .* 0\.3 \(largest value 2\)\. No file was written"
+    )
+    with pytest.raises(ValueError, match=message):
         export_dense_part(detector("SECOND"), tmp_path / "dense.onnx")
     assert list(tmp_path.iterdir()) == []
 
@@ -143,13 +148,13 @@ def test_tool(repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     """Without the slow part, which the tests above run."""
     config = {"type": "SECOND", "point_cloud_range": RANGE, **SMALL, **CONFIGS["SECOND"]}
     write_tensors(tmp_path / "w.safetensors", detector("SECOND").state_dict(), {"model_config": config})
-    report = export_onnx.ExportReport(tmp_path / "w_dense.onnx", (1, 2, 3, 4), {"a": (1,)}, {"a": (0.0, 1.0)}, 12)
+    report = ExportReport(tmp_path / "w_dense.onnx", {"bev_BCHW": (1, 2, 3, 4)}, {}, 1, "what it is")
     calls = []
-    monkeypatch.setattr(export_onnx, "export_dense_part", lambda *arguments: calls.append(arguments) or report)
+    monkeypatch.setattr(export, "export_dense_part", lambda *arguments: calls.append(arguments) or report)
     functions: dict[str, Any] = {"__name__": "export_tool"}
-    exec((repository / "tools/export_onnx.py").read_text(), functions)
+    exec((repository / "tools/export.py").read_text(), functions)
     assert functions["main"](["--weights", str(tmp_path / "w.safetensors")]) == 0
     assert calls[0][1] == tmp_path / "w_dense.onnx"
-    assert capsys.readouterr().out.startswith('export: "second" contains 12 sparse convolutions')
+    assert capsys.readouterr().out == "export: what it is\n"
     assert functions["main"](["--weights", str(tmp_path / "gone.safetensors")]) == 1
     assert "there is no checkpoint here" in capsys.readouterr().err
