@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from adperception.checkpoint.load import load_weights, read_metadata
 from adperception.checkpoint.save import write_tensors
 from adperception.compression.resize import parameter_count, zero_count
@@ -30,7 +28,7 @@ from adperception.engine.cell_runs import (
     time_limit,
     train_or_go_on,
 )
-from adperception.engine.cells import CELL_FILE, read_cell, with_sections
+from adperception.engine.cells import CELL_FILE, bare_dataset, read_cell, with_sections
 from adperception.engine.checkpointing import checkpoint_root
 from adperception.engine.claims import claimed
 from adperception.engine.compression_plan import Cell, Compression, plan_cells
@@ -39,21 +37,18 @@ from adperception.engine.console import say
 from adperception.engine.distributed import launched_processes, start_processes
 from adperception.engine.evaluate import evaluate_weights
 from adperception.engine.hooks.run_report import WEIGHTS_FILE
-from adperception.engine.radar_graph import RadarGraph, radar_graph, recorded_inputs
+from adperception.engine.multiply_adds import multiply_adds_of
+from adperception.engine.radar_graph import radar_graph, recorded_inputs
 from adperception.engine.results import describe_machine, write_json
 from adperception.engine.run import check_names, train
 from adperception.engine.settings import parse_settings
 from adperception.models.base import TrainableModel
-from adperception.models.radar.erase_net import ERASENet
 from adperception.registry import MODELS, build
 
 __all__ = ["CompressionRun", "run_compression"]
 
 PRUNED_FILE = "pruned.safetensors"
 """In a cell's folder: the network before fine-tuning."""
-
-OBJECTS = 2
-"""ERASE-Net's multiply-adds are counted for so many."""
 
 Evaluate = Callable[..., dict[str, float]]
 
@@ -100,6 +95,7 @@ def run_compression(
     work_dir = run.work_dir.resolve()
     make_data_once([study.config], work_dir)
     cells = plan_cells(study)
+    _remove(study, study.weights[0], study.shares[-1])  # so much must be possible at all
 
     def report() -> CompressionResults:
         found = [content for cell in cells if (content := read_cell(work_dir, cell)) is not None]
@@ -158,7 +154,9 @@ class _Cell:
         if cell.share > 0:
             pruned = self.folder / PRUNED_FILE
             if cell.config is None or not can_go_on(self.folder):
-                self._prune(weights, pruned)
+                model = _remove(self.study, weights, cell.share)
+                metadata = {**read_metadata(weights), "pruning": model.pruning.to_dict()}
+                write_tensors(pruned, model.state_dict(), metadata)
             weights = pruned
         if cell.config is not None:
             config = with_sections(cell.config, init={"weights": str(weights)})
@@ -177,24 +175,6 @@ class _Cell:
         shutil.rmtree(checkpoint_root(self.folder), ignore_errors=True)
         return True
 
-    def _prune(self, weights: Path, path: Path) -> None:
-        """Write what is left of a network."""
-        model: TrainableModel = build(MODELS, self.study.config.values["model"])
-        left = round((1 - self.cell.share) * parameter_count(model))
-        load_weights(model, weights)
-        if self.study.method == "structured":
-            graph = radar_graph(model)
-            inputs = self._example(graph)
-            prune_channels(model, lambda: graph(*inputs), left)
-        elif self.study.method == "unstructured":
-            prune_weights(model, left)
-        metadata = {**read_metadata(weights), "pruning": model.pruning.to_dict()}
-        write_tensors(path, model.state_dict(), metadata)
-
-    def _example(self, graph: RadarGraph) -> tuple[torch.Tensor, ...]:
-        """One training frame."""
-        return recorded_inputs(graph, self.study.config.values["train_dataset"], 1)[0]
-
     def _describe(self, weights: Path, metrics: dict[str, float], seconds: float) -> dict[str, Any]:
         cell = self.cell
         model: TrainableModel = build(MODELS, self.study.config.values["model"])
@@ -203,11 +183,8 @@ class _Cell:
         parameters = parameter_count(model)
         if model.pruning.masked:
             parameters -= zero_count(model)
-        graph = radar_graph(model)
-        inputs = self._example(graph)
-        if isinstance(model, ERASENet):
-            model.candidates = OBJECTS
-        operations = _multiply_adds(model, lambda: graph(*inputs))
+        grid = bare_dataset(self.study.config.values["train_dataset"]).grid
+        operations = {name: found.total for name, found in multiply_adds_of(model, grid.shape).items()}
         return {
             "key": cell.key,
             "network": cell.network,
@@ -222,29 +199,22 @@ class _Cell:
         }
 
 
+def _remove(study: Compression, weights: Path, share: float) -> TrainableModel:
+    """A network without a share of the parameters that it has by its config."""
+    section = study.config.values["train_dataset"]
+    model: TrainableModel = build(MODELS, study.config.values["model"])
+    left = round((1 - share) * parameter_count(model))
+    load_weights(model, weights)
+    if study.method == "structured":
+        graph = radar_graph(model)
+        (inputs,) = recorded_inputs(graph, section, 1)
+        prune_channels(model, lambda: graph(*inputs), left)
+    elif study.method == "unstructured":
+        prune_weights(model, left)
+    return model
+
+
 def _result(folder: Path) -> Path:
     """The weights that a cell ended with."""
     tuned = folder / WEIGHTS_FILE
     return tuned if tuned.is_file() else folder / PRUNED_FILE
-
-
-def _multiply_adds(model: TrainableModel, run: Callable[[], Any]) -> int:
-    total = 0
-
-    def count(module: Any, inputs: Any, output: torch.Tensor) -> None:
-        nonlocal total
-        positions = output.shape[0] * output[0, 0].numel() if output.dim() > 2 else output.shape[0]
-        total += positions * module.weight.numel()
-
-    layers = [m for m in model.modules() if isinstance(m, (torch.nn.modules.conv._ConvNd, torch.nn.Linear))]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            run()
-    finally:
-        model.train(was_training)
-        for hook in hooks:
-            hook.remove()
-    return total

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -137,8 +136,3 @@ def _fine_tuning(study: Compression, number: int) -> Config | None:
         checkpoint=few_checkpoints(train),
         seed=parse_settings(values).seed + number,
     )
-
-
-def shares_in_order(cells: Sequence[Cell]) -> list[float]:
-    """The shares of a study's cells, 0 first."""
-    return sorted({cell.share for cell in cells})

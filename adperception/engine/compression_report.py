@@ -84,15 +84,14 @@ def markdown_report(results: CompressionResults) -> str:
         f"{len(results.cells)} of {results.planned} cells are finished. Mean ± standard deviation over networks "
         f"({networks}, each trained with its own seed).",
         "",
-        f"| removed | parameters | multiply-adds (G) | {' | '.join(headings)} |",
+        f"| removed | parameters | multiply-adds (G){_situations(results.cells)} | {' | '.join(headings)} |",
         "|---" * (len(headings) + 3) + "|",
     ]
     for share in results.shares:
         cells = list(results.at(share).values())
         numbers = [str(spread(results.values(share, f"{view}_{mean}"))) for view in VIEWS for mean in MEANS]
         lines.append(
-            f"| {_percent(cells)} | {_mean(cells, 'parameters'):,.0f} | {_mean(cells, 'multiply_adds') / 1e9:.4g} | "
-            f"{' | '.join(numbers)} |"
+            f"| {_percent(cells)} | {_mean(cells, 'parameters'):,.0f} | {_operations(cells)} | {' | '.join(numbers)} |"
         )
     lines += [
         "",
@@ -165,6 +164,18 @@ def _value(cell: Mapping[str, Any], metric: str) -> float:
 
 def _mean(cells: Sequence[Mapping[str, Any]], name: str) -> float:
     return math.fsum(cell[name] for cell in cells) / len(cells)
+
+
+def _situations(cells: Sequence[Mapping[str, Any]]) -> str:
+    """What multiply-adds depend on: ", 0 / 1 / 2 objects"."""
+    names = [name for name in next((cell["multiply_adds"] for cell in cells), {}) if name]
+    counts, words = [name.split()[0] for name in names], {name.split()[-1] for name in names[-1:]}
+    return f", {' / '.join(counts)} {' '.join(words)}" if names else ""
+
+
+def _operations(cells: Sequence[Mapping[str, Any]]) -> str:
+    means = [math.fsum(c["multiply_adds"][name] for c in cells) / len(cells) for name in cells[0]["multiply_adds"]]
+    return " / ".join(f"{mean / 1e9:.4g}" for mean in means)
 
 
 def _percent(cells: Sequence[Mapping[str, Any]]) -> str:

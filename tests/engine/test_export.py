@@ -83,8 +83,9 @@ def test_exported_file_and_documented_decoding_give_the_models_predictions(
     model.eval()
     assert report.inputs == {"bev_BCHW": (1, 256, 16, 16)}
     assert str(report).startswith(
-        f'export: "{kind.lower()}" contains 12 sparse convolutions, which ONNX cannot represent. Exported the dense part (BEV '
-        f"backbone + head) to {tmp_path / 'dense.onnx'}; input is bev_BCHW (1, 256, 16, 16). See docs/export.md#sparse."
+        f'export: "{kind.lower()}" contains 12 sparse convolutions, which ONNX cannot represent. Exported the dense '
+        f"part (BEV backbone + head) to {tmp_path / 'dense.onnx'}; input is bev_BCHW (1, 256, 16, 16). See "
+        "docs/export.md#sparse."
     )
     assert all(found.difference < 1e-4 * found.largest for found in report.outputs.values())
 
@@ -123,7 +124,9 @@ def test_a_file_that_computes_something_else_is_not_kept(tmp_path: Path, monkeyp
     monkeypatch.setattr(torch.onnx, "export", lambda part, inputs, path, **options: Path(path).touch())
     found = {"classes": Comparison((1, 2), 0.3, 2.0, 1.0, False), "boxes": Comparison((1, 7), 1e-7, 1.0, 1.0, False)}
     monkeypatch.setattr(export, "_compare", lambda *_: found)
-    message = r"other values than torch\. classes: onnxruntime differs .* 0\.3 \(largest value 2\)\. No file was written"
+    message = (
+        r"other values than torch\. classes: onnxruntime differs .* 0\.3 \(largest value 2\)\. No file was written"
+    )
     with pytest.raises(ValueError, match=message):
         export_dense_part(detector("SECOND"), tmp_path / "dense.onnx")
     assert list(tmp_path.iterdir()) == []

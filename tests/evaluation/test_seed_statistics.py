@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_ind
 
-from adperception.evaluation.seed_statistics import spread, welch_difference
+from adperception.evaluation.seed_statistics import paired_difference, spread, welch_difference
 
 NAN = math.nan
 
@@ -59,3 +59,14 @@ def test_by_hand() -> None:
 )
 def test_verdicts(values: list[float], reference: list[float], verdict: str) -> None:
     assert welch_difference(values, reference).verdict == verdict
+
+
+def test_paired_differences_leave_out_what_differs_between_starts() -> None:
+    """Differences -1, -1.1, -0.9: deviation 0.1, two degrees of freedom, t = 4.303."""
+    found = paired_difference([9.0, 48.9, 0.1, 7.0], [10.0, 50.0, 1.0, NAN])
+    assert found.value == pytest.approx(-1.0)
+    assert found.high - found.value == pytest.approx(4.3026527 * 0.1 / math.sqrt(3))
+    assert found.verdict == "worse"
+    assert paired_difference([2.0], [1.0]).verdict == "too few seeds"
+    with pytest.raises(ValueError, match="zip"):
+        paired_difference([1.0, 2.0], [1.0])

@@ -314,8 +314,12 @@ class ERASENet(RadarModel):
 
         Args:
             cubes: ``(B, T, R, A, D)`` magnitudes.
+
+        Raises:
+            ValueError: for a model that only detects.
         """
-        assert self.segmenter is not None, "a model that only detects has no masks to export"
+        if self.segmenter is None:
+            raise ValueError("this ERASENet only detects (phases=[1, 0, 0]); it has no masks to give.")
         batch_size = cubes.shape[0]
         candidates = self.find_candidates(self.detect_maps(cubes))
         every = candidates.best >= 0
