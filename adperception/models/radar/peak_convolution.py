@@ -46,7 +46,7 @@ class PeakConv(nn.Module):
         """``(B, in, H, W)`` to ``(B, out, H, W)``."""
         reach, side = self.reach, 2 * self.reach + 1
         weights = self.peak_conv.weight.flatten(2)
-        top, right, bottom, left = weights.split([side, side - 2, side, side - 2], dim=2)
+        top, right, bottom, left = weights.split_with_sizes([side, side - 2, side, side - 2], 2)
         rows = torch.stack([top, bottom], dim=2)
         columns = torch.stack([left, right], dim=3)
         center = F.conv2d(values, weights.sum(2)[:, :, None, None], self.peak_conv.bias)
