@@ -55,7 +55,8 @@ def main() -> None:
                 radar=options.radar,
                 splits={"Train": 1.0},
             )()
-        return options.frames
+        frames: int = options.frames
+        return frames
 
     print(f"{options.radar}, cells {sequence.grid.shape}, {options.frames} frames, {options.repeats} repeats")
     chain = measure(process, options.repeats)

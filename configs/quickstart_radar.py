@@ -1,4 +1,4 @@
-"""Quickstart: simulate a radar beside a street, train a small ERASE-Net on it on a CPU, print and draw what it finds."""
+"""Quickstart: simulate a radar at a road, train a small ERASE-Net on it on a CPU, print and draw what it finds."""
 
 _base_ = "./erase_net/erase_net_carrada.py"
 

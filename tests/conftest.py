@@ -49,7 +49,7 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def simulated_radar(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty simulated frames in CARRADA's layout, 64 x 64 x 16 cells: 3, 3 and 2 samples of the three splits."""
+    """Twenty simulated frames in CARRADA's layout, 64 x 64 x 16 cells: two or three samples per split."""
     from adperception.simulation.simulate_carrada import SimulateCARRADA
 
     root = tmp_path_factory.mktemp("radar") / "carrada"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adperception.models.base import Losses
+from adperception.models.base import Losses, Pruning
 from adperception.structures import LidarBatch, VoxelGrid, Voxels
 
 
@@ -31,6 +31,8 @@ class StandInEmbeddings:
 
 class StandInModel(nn.Module):
     """Mean features of the voxels of each 8 x 8 BEV cell, lifted to C channels by a linear map and batch norm."""
+
+    pruning = Pruning()
 
     def __init__(self, channels: int = 8, collapsed: bool = False, momentum: float = 0.01) -> None:
         super().__init__()

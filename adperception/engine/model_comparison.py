@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from adperception.config import Config
 from adperception.engine.cell_runs import (
     CONSOLE_FILE,
     POLL_SECONDS,
@@ -28,7 +29,7 @@ from adperception.engine.cell_runs import (
     time_limit,
     train_or_go_on,
 )
-from adperception.engine.cells import CELL_FILE, read_cell, with_sections
+from adperception.engine.cells import CELL_FILE, bare_dataset, read_cell, with_sections
 from adperception.engine.checkpointing import checkpoint_root
 from adperception.engine.claims import claimed
 from adperception.engine.console import say
@@ -37,10 +38,12 @@ from adperception.engine.evaluate import evaluate_weights
 from adperception.engine.hooks.run_report import WEIGHTS_FILE
 from adperception.engine.model_comparison_plan import Cell, Comparison, Planned, Planner, on_test_frames
 from adperception.engine.model_comparison_report import ComparisonResults, collect_results, write_report
+from adperception.engine.multiply_adds import multiply_adds_of
 from adperception.engine.results import describe_machine, write_json
 from adperception.engine.run import check_names, train
 from adperception.engine.settings import parse_settings
 from adperception.engine.trainer import Trainer
+from adperception.registry import MODELS, build
 
 __all__ = ["CONSOLE_FILE", "FAILURE_FILE", "TEST_FILE", "ComparisonRun", "run_comparison"]
 
@@ -113,6 +116,7 @@ class _Study:
         self._started = time.time()
         make_data_once(comparison.models.values(), self._work_dir)
         self._planner = Planner(comparison)
+        self._sizes = {name: _multiply_adds(config) for name, config in comparison.models.items()}
         self._finished: dict[tuple[str, str], Mapping[str, Any]] = {}
 
     def plan(self) -> list[Planned]:
@@ -167,6 +171,7 @@ class _Study:
             self._comparison,
             self._planner,
             self.found,
+            self._sizes,
             about={"test_data": self._planner.test_data, "command": list(self._run.command)},
         )
         write_report(results, self._run.work_dir)
@@ -227,6 +232,15 @@ class _Study:
         name = self._comparison.select
         parts = [f"{part} {_number(found[part].get(name))}" for part in ("validation", "test") if part in found]
         return f"done: {found['steps']} steps in {found['clock_seconds']:.0f} s, {name} {', '.join(parts)}"
+
+
+def _multiply_adds(config: Config) -> dict[str, float]:
+    """Multiply-adds for one frame by situation; empty for a model that nobody can count."""
+    model, dataset = build(MODELS, config.values["model"]), bare_dataset(config.values["val_dataset"])
+    try:
+        return {name: float(count.total) for name, count in multiply_adds_of(model, dataset.grid.shape).items()}
+    except ValueError:
+        return {}
 
 
 def _describe(cell: Cell, trainer: Trainer) -> dict[str, Any]:

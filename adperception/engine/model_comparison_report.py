@@ -122,7 +122,12 @@ def markdown_report(results: ComparisonResults) -> str:
     for purpose, heading in results.budgets.items():
         lines += ["", f"## {heading}", "", *_cost_table(results, purpose)]
         for view, title in VIEWS.items():
-            lines += ["", f"### {title.capitalize()}, test frames, per cent", "", *_view_table(results, purpose, view)]
+            lines += [
+                "",
+                f"### {title[0].upper()}{title[1:]}, test frames, per cent",
+                "",
+                *_view_table(results, purpose, view),
+            ]
         lines += ["", f"### Difference to {study.reference}", "", *_difference_table(results, purpose)]
     lines += [
         "",
@@ -180,9 +185,12 @@ def _models_table(results: ComparisonResults) -> list[str]:
         adds = ", ".join(f"{value / 1e9:.3g} G{f' ({name})' if name else ''}" for name, value in sizes.items())
         scores = "".join(f" {_score(choice, rate)} |" for rate in study.learning_rates)
         best = f"{choice.best:g}" if choice.best is not None else _MISSING
-        lines.append(f"| {model} | {parameters} | {adds or _MISSING} | {best} |{scores}")
+        lines.append(f"| {model} | {parameters} | {adds or 'not counted'} | {best} |{scores}")
         if choice.at_the_edge(study.learning_rates):
-            remarks.append(f"The rate of {model} lies at the edge of the grid; a better one may lie outside.")
+            remarks.append(
+                f"The rate of {model} lies at the edge of the grid; a better one may lie outside (more "
+                "--learning-rates keep the finished runs)."
+            )
     lines += [
         "",
         f"Right: {study.select} on the validation frames at each learning rate, seed 0, "

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from adperception.datasets.carrada import CARRADA
 from adperception.engine import model_comparison
 from adperception.engine.model_comparison_report import ComparisonResults
 from adperception.zoo import config_directory
@@ -82,11 +83,14 @@ def test_the_tiny_configs_can_be_compared(
     arguments += ["--work-dir", str(tmp_path), "--cfg-options", *options, "train.batch_size=1"]
     assert tool("compare_models")([*CONFIGS, *arguments]) == 0
     stored = json.loads((tmp_path / "results.json").read_text())
-    assert stored["test_data"]["frames"] == 2
+    validated, scored = (len(CARRADA(simulated_radar, split)) for split in ("Validation", "Test"))
+    assert stored["test_data"]["frames"] == scored
     finals = {cell["model"]: cell for cell in stored["cells"] if cell["purpose"] == "samples"}
-    assert {cell["test"]["frames"] for cell in finals.values()} == {2}
-    assert {cell["validation"]["frames"] for cell in finals.values()} == {3}
+    assert {cell["test"]["frames"] for cell in finals.values()} == {scored}
+    assert {cell["validation"]["frames"] for cell in finals.values()} == {validated}
     assert finals["mv_net_tiny"]["parameters"] == 2_375_432
+    assert list(stored["multiply_adds"]["erase_net_tiny"]) == ["0 objects", "1 object", "2 objects"]
+    assert stored["multiply_adds"]["mv_net_tiny"][""] > 1e9
     out = capsys.readouterr().out
     assert "### Range-angle, test frames, per cent" in out
     assert "| mv_net_tiny | 2,375,432 |" in out

@@ -56,8 +56,8 @@ def merge_windows(
     rows, azimuths, dopplers = shape
 
     def label(maps: Tensor) -> Tensor:
-        background = 1 - maps.amax(dim=1, keepdim=True)
-        return torch.cat([background, maps], dim=1).argmax(dim=1)
+        likeliest, class_id = maps.max(dim=1)
+        return torch.where(likeliest > 1 - likeliest, class_id + 1, 0)
 
     doppler = label(paste_maximum(range_doppler, cells, batch_size, rows, dopplers, "range_doppler"))
     angle = label(paste_maximum(range_angle, cells, batch_size, rows, azimuths, "range_angle"))

@@ -53,7 +53,7 @@ class PatchUNet(nn.Module):
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Logits ``(N, outputs, h, w)`` and the deepest features."""
-        e0 = self.e0(patches)
+        e0 = self.e0(patches.contiguous(memory_format=torch.channels_last))
         e1 = self.e1(e0)
         deepest = self.e2(e1)
         l1 = self.l1(torch.cat([upsample_to(deepest, e1), e1], dim=1))

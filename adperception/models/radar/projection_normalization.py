@@ -66,6 +66,15 @@ class ProjectionNormalization(nn.Module):
         self.statistics.copy_(torch.stack([mean, std], dim=1))
 
     def forward(self, projections: Tensor) -> Tensor:
-        """Normalised ``(B, 2, T, R, D)`` projections."""
+        """Normalised ``(B, 2, T, R, D)`` projections.
+
+        Raises:
+            ValueError: if the statistics are not known yet.
+        """
+        if not torch.compiler.is_compiling() and not bool(torch.isfinite(self.statistics).all()):
+            raise ValueError(
+                'this model has no normalisation statistics yet: normalization="train" takes them from the training '
+                'frames at the start of a run. Load trained weights, or choose normalization="carrada_tvt".'
+            )
         mean, std = self.statistics.to(projections.dtype)[:, :, None, None, None].unbind(1)
         return (projections - mean) / std

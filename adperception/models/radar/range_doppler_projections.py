@@ -11,9 +11,10 @@ from torch import Tensor
 __all__ = ["range_doppler_projections"]
 
 _ROWS = 64
-"""Rows squared at once: their squares stay in the processor's cache, five times faster than one pass over all."""
+"""Rows squared at once: their squares stay in the processor's cache, five times faster than all at once."""
 
 
+@torch.no_grad()
 def range_doppler_projections(cubes: Tensor) -> Tensor:
     """Sum and maximum of the power over azimuth, in decibels.
 
@@ -24,15 +25,20 @@ def range_doppler_projections(cubes: Tensor) -> Tensor:
         cubes: ``(B, T, R, A, D)`` magnitudes.
 
     Returns:
-        ``(B, 2, T, R, D)``, sums first.
+        ``(B, 2, T, R, D)``, sums first; without gradient.
     """
     batch, moments, rows, azimuths, dopplers = cubes.shape
     flat = cubes.reshape(-1, azimuths, dopplers)
-    step = len(flat) if torch.compiler.is_compiling() else _ROWS  # a traced graph should hold no unrolled loop
-    totals, maxima = [], []
-    for start in range(0, len(flat), step):
-        power = flat[start : start + step].square()
-        totals.append(power.sum(1))
-        maxima.append(power.amax(1))
-    both = torch.stack([torch.cat(totals), torch.cat(maxima)]).view(2, batch, moments, rows, dopplers)
+    if torch.compiler.is_compiling():  # a traced graph should hold no unrolled loop
+        power = flat.square()
+        both = torch.stack([power.sum(1), power.amax(1)])
+    else:
+        both = cubes.new_empty(2, len(flat), dopplers)
+        power = cubes.new_empty(_ROWS, azimuths, dopplers)
+        for start in range(0, len(flat), _ROWS):
+            block = flat[start : start + _ROWS]
+            squares = torch.mul(block, block, out=power[: len(block)])
+            torch.sum(squares, 1, out=both[0, start : start + _ROWS])
+            torch.amax(squares, 1, out=both[1, start : start + _ROWS])
+    both = both.view(2, batch, moments, rows, dopplers)
     return 10 * torch.log10(both.transpose(0, 1) + 1)

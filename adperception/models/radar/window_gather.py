@@ -138,35 +138,40 @@ def gather_patches(
         Powers ``(N, P, h, w)`` and ``(N, Q, h, A)``, channels grouped by moment, and ``(N, h, 1)`` booleans: which rows
         lie in the cube. Rows outside repeat the border and are to be masked.
     """
-    _, moments, *shape = cubes.shape
-    range_bins, azimuth_bins, doppler_bins = shape
+    _, moments, range_bins, azimuth_bins, doppler_bins = cubes.shape
     cells = WindowCells.of(windows, size, (range_bins, azimuth_bins, doppler_bins))
     count, rows = len(windows), size.rows
-    time = torch.arange(moments, device=cubes.device)[:, None, None, None]
-    frame, row = (x[:, None, :, :, None] for x in (cells.frames, cells.rows))  # (N, 1, h or 1, 1, 1)
-    every_azimuth = torch.arange(azimuth_bins, device=cubes.device)[:, None]
-    every_doppler = torch.arange(doppler_bins, device=cubes.device)
+    time = torch.arange(moments, device=cubes.device)[:, None]
+    row = (cells.frames * moments + time) * range_bins + cells.rows.transpose(1, 2)  # (N, T, h)
+    flat = cubes.reshape(-1)
+    every_azimuth = torch.arange(azimuth_bins, device=cubes.device)
+    every_doppler = torch.arange(doppler_bins, device=cubes.device)[:, None]
 
-    def block(azimuth: Tensor, doppler: Tensor) -> Tensor:
-        """``(N, T, h, azimuths, Dopplers)`` powers."""
-        return cubes[frame, time, row, azimuth, doppler].square()
+    def block(columns: Tensor) -> Tensor:
+        """``(N, T, h, y, x)`` powers of the columns ``(N or 1, y, x)`` (azimuth * D + Doppler) of the rows."""
+        # One index per cell: four times faster than an index per axis.
+        index = row[..., None, None] * (azimuth_bins * doppler_bins) + columns[:, None, None]
+        return flat.index_select(0, index.flatten()).view(index.shape).square()
 
-    window_doppler = cells.dopplers[:, None, None]  # (N, 1, 1, 1, w)
+    window_dopplers = cells.dopplers[:, 0]  # (N, w)
+    # Whatever is reduced is the last axis but one, which is much faster than the last.
     if content == "projection":
-        range_doppler = block(every_azimuth, window_doppler).mean(3)[:, :, None]
-        range_angle = block(every_azimuth, every_doppler).mean(4)[:, :, None]
+        all_azimuths = every_azimuth[:, None] * doppler_bins + window_dopplers[:, None]
+        all_dopplers = every_azimuth * doppler_bins + every_doppler
+        range_doppler = block(all_azimuths).mean(3)[:, :, None]
+        range_angle = block(all_dopplers[None]).mean(3)[:, :, None]
     else:
-        gate = (windows.azimuths[:, None] + _around(size.azimuth_gate, windows.rows)) % azimuth_bins
-        beam = block(gate[:, None, None, :, None], window_doppler)
+        beam = (windows.azimuths[:, None] + _around(size.azimuth_gate, windows.rows)) % azimuth_bins
+        echo = block(beam[:, :, None] * doppler_bins + window_dopplers[:, None])
         if content == "light":
             step = torch.arange(-size.doppler_gate, size.doppler_gate + 1, device=cubes.device)
             near = (windows.dopplers[:, None] + step) % doppler_bins
-            echo = block(every_azimuth, near[:, None, None, None])
-            range_doppler = torch.stack([beam.mean(3), beam.amax(3)], dim=2)
-            range_angle = torch.stack([echo.mean(4), echo.amax(4)], dim=2)
+            gated = block(every_azimuth * doppler_bins + near[:, :, None])
+            range_doppler = torch.stack([echo.mean(3), echo.amax(3)], dim=2)
+            range_angle = torch.stack([gated.mean(3), gated.amax(3)], dim=2)
         else:
-            range_doppler = beam.transpose(2, 3)
-            range_angle = block(every_azimuth, window_doppler).permute(0, 1, 4, 2, 3)
+            range_doppler = echo.transpose(2, 3)
+            range_angle = block(every_azimuth * doppler_bins + window_dopplers[:, :, None]).transpose(2, 3)
     return (
         range_doppler.reshape(count, moments * range_doppler.shape[2], rows, size.dopplers),
         range_angle.reshape(count, moments * range_angle.shape[2], rows, azimuth_bins),
