@@ -108,7 +108,7 @@ def markdown_report(results: CompressionResults, control: CompressionResults | N
         lines.append(
             f"| {_percent(cells)} | {_mean(cells, 'parameters'):,.0f} | {_operations(cells)} | {' | '.join(numbers)} |"
         )
-    references = {"as it was given": None}
+    references: dict[str, CompressionResults | None] = {"as it was given": None}
     if control is not None:
         references["trained on as long with nothing removed"] = control
     for what, reference in references.items():
