@@ -195,7 +195,7 @@ def draw_frames(radar: str, seeds: tuple[int, ...], path: Path) -> None:
 
 
 def draw_row_profile(real: Path, path: Path) -> None:
-    """Medians of the rows of one recorded range-angle map (sum of magnitudes) and of a simulated one without objects."""
+    """Medians of the rows of a recorded range-angle map (sum of magnitudes) and of a simulated one without objects."""
     recorded = np.load(real / "range_angle_raw_frame.npy")
     sequence = RadarSequence(11, LENGTH)
     index = next(i for i in range(LENGTH) if not sequence[i].instances)
