@@ -182,9 +182,9 @@ def draw_frames(radar: str, seeds: tuple[int, ...], path: Path) -> None:
             (views.range_angle, frame.masks.range_angle, False),
         )
         for axis, (view, mask, near_first) in zip(axes[:, column], pairs, strict=True):
-            axis.imshow(
-                view, aspect="auto", cmap="viridis", origin="lower" if near_first else "upper", vmin=52, vmax=82
-            )
+            origin: Any = "lower" if near_first else "upper"
+            floor = float(np.median(view))
+            axis.imshow(view, aspect="auto", cmap="viridis", origin=origin, vmin=floor - 4, vmax=floor + 24)
             for class_id in np.unique(mask[mask > 0]):
                 axis.contour(mask == class_id, [0.5], colors=colours[class_id], linewidths=1.2)
         classes = ", ".join(CLASS_NAMES[label.class_id] for label in frame.instances)
@@ -195,19 +195,16 @@ def draw_frames(radar: str, seeds: tuple[int, ...], path: Path) -> None:
 
 
 def draw_row_profile(real: Path, path: Path) -> None:
-    """One recorded range-angle map (sum of magnitudes) beside a simulated one without objects."""
+    """Medians of the rows of a recorded range-angle map (sum of magnitudes) and of a simulated one without objects."""
     recorded = np.load(real / "range_angle_raw_frame.npy")
     sequence = RadarSequence(11, LENGTH)
     index = next(i for i in range(LENGTH) if not sequence[i].instances)
     ours = RadarViews.raw(sequence[index].cube.magnitude()).range_angle
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained", width_ratios=(1, 1, 1.2))
-    for axis, (name, values) in zip(axes[:2], (("CARRADA", recorded), ("simulated", ours)), strict=True):
-        axis.imshow(20 * np.log10(values), vmin=62, vmax=82, cmap="viridis", aspect="auto")
-        axis.set_title(f"{name}: range-angle, raw, dB", fontsize=10)
+    figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
     for name, values, colour in (("CARRADA", recorded, "tab:gray"), ("simulated", ours, "tab:blue")):
-        axes[2].plot(np.median(values, axis=1), color=colour, label=name)
-    axes[2].set(yscale="log", xlabel="row (0 far)", title="median of each row")
-    axes[2].legend(frameon=False)
+        axis.plot(np.median(values, axis=1), color=colour, label=name)
+    axis.set(yscale="log", xlabel="row (0 far)", ylabel="median of the row")
+    axis.legend(frameon=False)
     figure.savefig(path, dpi=80)
     plt.close(figure)
 

@@ -13,16 +13,15 @@ prepare = dict(
     type="SimulateCARRADA",
     root="data/quickstart_radar",
     frames=2000,
-    sequence_frames=50,
     splits=dict(Train=0.8, Validation=0.2),
     seed=0,
     workers=2,
     radar="carrada_small",
 )
-train_dataset = dict(root="data/quickstart_radar", oversample=None)
+train_dataset = dict(root="data/quickstart_radar")
 val_dataset = dict(root="data/quickstart_radar")
 optimizer = dict(lr=1e-3)
-train = dict(epochs=None, steps=1200, batch_size=8, workers=1, batch_norm_statistics="re-estimated")
+train = dict(epochs=None, steps=1800, batch_size=8, workers=1, batch_norm_statistics="re-estimated")
 evaluations = [
     dict(type="RadarSegmentation", every_epochs=1000),
     dict(type="RadarDetection", every_epochs=1000, range_cells=2.0, doppler_cells=1.0),  # 1.6 m, 1.7 m/s

@@ -53,7 +53,6 @@ def _run(options: argparse.Namespace) -> int:
     from adperception.config import load_config
     from adperception.engine.compression import CompressionRun, run_compression
     from adperception.engine.compression_plan import Compression
-    from adperception.engine.compression_report import markdown_report
     from adperception.engine.quantization_study import run_quantization
 
     config = load_config(options.config, options.cfg_options)
@@ -84,7 +83,7 @@ def _run(options: argparse.Namespace) -> int:
         command=command,
     )
     results = run_compression(study, run)
-    print("\n" + markdown_report(results), flush=True)
+    print("\n" + (work_dir / "results.md").read_text(encoding="utf-8"), flush=True)
     return 0 if results.is_complete else 75
 
 

@@ -1,4 +1,4 @@
-"""State dicts of the MVRSS release (TMVA-Net, MV-Net) to ours and back.
+"""State dicts of the MVRSS release (TMVA-Net, MV-Net) and of PKCIn-Net, which extends it, to ours and back.
 
 Our networks carry its module names. What differs is what we keep beside the weights: the limits of the normalisation
 and the class weights. MVRSS has both in files of its own; they are the published ones of CARRADA.
@@ -15,7 +15,9 @@ from adperception.checkpoint.layout import CheckpointError
 from adperception.losses.weighted_cross_entropy import CARRADA_CLASS_WEIGHTS
 from adperception.models.radar.mv_net import MVNet
 from adperception.models.radar.normalization import ViewNormalization
+from adperception.models.radar.pkcin_net import PKCInNet
 from adperception.models.radar.tmva_net import TMVANet
+from adperception.models.radar.view_segmentation import ViewSegmentation
 
 __all__ = ["from_mvrss", "to_mvrss"]
 
@@ -30,9 +32,9 @@ def from_mvrss(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         CheckpointError: for a tensor that the network does not have or that is missing, by name, and for a network of
             other classes than CARRADA's.
     """
-    kind = TMVANet if any(name.startswith("rd_encoding_branch.") for name in state) else MVNet
+    kind = _kind(state)
     with torch.device("meta"):
-        known = set(kind().state_dict()).difference(_ADDED)
+        known = set(kind().state_dict()).difference(_ADDED)  # type: ignore[call-arg]
     strange, missing = sorted(set(state) - known), sorted(known - set(state))
     if strange or missing:
         problem = f'"{strange[0]}" is not a tensor of it' if strange else f'"{missing[0]}" is missing'
@@ -52,12 +54,18 @@ def from_mvrss(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**weights, **statistics}
 
 
+def _kind(state: Mapping[str, Tensor]) -> type[ViewSegmentation]:
+    if not any(name.startswith("rd_encoding_branch.") for name in state):
+        return MVNet
+    return PKCInNet if any(".double_pkc_block." in name for name in state) else TMVANet
+
+
 def to_mvrss(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Convert a network's state dict: what MVRSS keeps elsewhere is left out.
 
     Raises:
-        CheckpointError: if it is neither TMVA-Net's nor MV-Net's.
+        CheckpointError: if it is neither TMVA-Net's nor PKCIn-Net's nor MV-Net's.
     """
     if "rd_final.weight" not in state or not set(_ADDED) <= set(state):
-        raise CheckpointError("to_mvrss: these are not the tensors of TMVA-Net or MV-Net.")
+        raise CheckpointError("to_mvrss: these are not the tensors of TMVA-Net, PKCIn-Net or MV-Net.")
     return {name: value for name, value in state.items() if name not in _ADDED}

@@ -11,7 +11,7 @@ No model has to be written for this, and shared modules, loops and data-dependen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -133,15 +133,16 @@ def label_channels(model: nn.Module, run: Callable[[], Any]) -> ChannelLabels:
     return watch.labels
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operation on tensors, after autograd and Python have been resolved into torch's basic ones."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.labels = ChannelLabels()
-        self._of = WeakTensorKeyDictionary()  # the labels of a tensor's values, same shape; absent: all FIXED
+        # The labels of a tensor's values, same shape; absent: all FIXED.
+        self._of: MutableMapping[Tensor, Tensor] = WeakTensorKeyDictionary()
         self._modules: dict[int, tuple[str, nn.Module]] = {}  # by the tensor that an operation gets from it
-        self._transposed: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._transposed: MutableMapping[Tensor, tuple[str, nn.Module]] = WeakTensorKeyDictionary()
         seen: dict[int, int] = {}
         for module in model.modules():
             for parameter in module.parameters(recurse=False):
@@ -171,7 +172,7 @@ class _Watch(TorchDispatchMode):
     def fix(self, tensor: Tensor) -> None:
         """The channels of ``tensor`` must stay."""
         if tensor in self._of:
-            self.labels.fix(self._of[tensor].unique().tolist())
+            self.labels.fix(torch.unique(self._of[tensor]).tolist())
 
     def _other(self, name: str, func: Any, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         outcome: Any = None
@@ -222,7 +223,7 @@ class _Watch(TorchDispatchMode):
         self._give(result, name, 1 if transposed else 0, self.labels.new(result.shape[1]))
 
     def _linear(self, result: Tensor, rows: Tensor, weight: Tensor) -> None:
-        name, _ = self._transposed.get(weight, ("", None))
+        name = self._transposed[weight][0] if weight in self._transposed else ""
         channels = self._channels(rows, 1)
         if not name:
             self.labels.fix(channels)
@@ -246,7 +247,7 @@ class _Watch(TorchDispatchMode):
         labels = self._channels(maps, 1)
         for part in ("weight", "bias", "running_mean", "running_var"):
             self.labels.note(f"{name}.{part}", 0, labels)
-        return self._of[maps]  # type: ignore[no-any-return]
+        return self._of[maps]
 
     def _elementwise(self, tensors: list[Tensor], shape: torch.Size) -> Tensor | None:
         labelled = [self._of[t].expand(shape) for t in tensors if t in self._of and not self._repeated(t, tensors)]
@@ -269,7 +270,7 @@ class _Watch(TorchDispatchMode):
     def _repeated(self, tensor: Tensor, tensors: list[Tensor]) -> bool:
         """Whether ``tensor`` is one channel that is laid over the many channels of another tensor."""
         own = self._of[tensor]
-        if len(own.unique()) > 1:
+        if len(torch.unique(own)) > 1:
             return False
         for other in tensors:
             if other is tensor or other not in self._of:
@@ -316,7 +317,7 @@ class _Watch(TorchDispatchMode):
         labels = self._of[tensor].transpose(0, dimension)
         found = []
         for row in labels:
-            present = [label for label in row.unique().tolist() if label != _ANY]
+            present = [label for label in torch.unique(row).tolist() if label != _ANY]
             if len({self.labels.root(label) for label in present}) != 1:
                 self.labels.fix(present)
             found.append(present[0] if present else FIXED)
@@ -342,5 +343,5 @@ def _pairs(first: Tensor, second: Tensor) -> list[tuple[int, int]]:
         if first.stride(dim) == 0 and second.stride(dim) == 0:
             first, second = first.narrow(dim, 0, 1), second.narrow(dim, 0, 1)
     base = int(torch.maximum(first.max(), second.max())) + 2
-    codes = ((first.long() + 1) * base + (second.long() + 1)).unique().tolist()
+    codes: list[int] = torch.unique((first.long() + 1) * base + (second.long() + 1)).tolist()
     return [(code // base - 1, code % base - 1) for code in codes]

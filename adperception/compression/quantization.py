@@ -72,7 +72,8 @@ def quantize_onnx(
 
 def _between(graph: Any, layers: list[Any]) -> list[Any]:
     """Nodes without weights whose input comes from a layer and whose output goes to one."""
-    behind, before = set(), set()
+    behind: set[str] = set()
+    before: set[str] = set()
     names = {node.name for node in layers}
     for node in graph.node:  # in the order of computation
         if node.name in names or behind.intersection(node.input):

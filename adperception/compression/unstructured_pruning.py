@@ -47,7 +47,8 @@ def prune_weights(model: TrainableModel, parameters: int) -> None:
         zero = torch.zeros(len(sizes), dtype=torch.bool, device=sizes.device)
         zero[torch.topk(sizes, remove, largest=False).indices] = True
         with torch.no_grad():
-            for weight, part in zip(weights.values(), zero.split([w.numel() for w in weights.values()]), strict=True):
+            parts = torch.split(zero, [weight.numel() for weight in weights.values()])
+            for weight, part in zip(weights.values(), parts, strict=True):
                 weight[part.view_as(weight)] = 0
     model.pruning = Pruning(shapes=model.pruning.shapes, masked=tuple(weights))
     hold_zeros(model, model.pruning.masked)
@@ -60,7 +61,7 @@ def hold_zeros(model: nn.Module, names: Sequence[str]) -> None:
     """
     parameters = dict(model.named_parameters())
     for name in names:
-        parameters[name].register_hook(_Mask(parameters[name]))
+        parameters[name].register_hook(_Mask(parameters[name]))  # type: ignore[no-untyped-call]
 
 
 class _Mask:

@@ -67,15 +67,30 @@ class CompressionResults:
         return [_value(cell, metric) for _, cell in sorted(self.at(share).items())]
 
 
-def differences(results: CompressionResults, share: float, metric: str) -> Difference:
-    """A metric after pruning minus before, paired by network."""
-    before, after = results.at(0.0), results.at(share)
+def differences(
+    results: CompressionResults, share: float, metric: str, control: CompressionResults | None = None
+) -> Difference:
+    """A metric after pruning minus that of the network as it was given, paired by network.
+
+    Args:
+        results: a study.
+        share: how much is removed.
+        metric: name of the metric.
+        control: compare with this study at the same share instead.
+    """
+    before = results.at(0.0) if control is None else control.at(share)
+    after = results.at(share)
     both = sorted(before.keys() & after.keys())
     return paired_difference([_value(after[n], metric) for n in both], [_value(before[n], metric) for n in both])
 
 
-def markdown_report(results: CompressionResults) -> str:
-    """What is left at every share, how well it works, and whether that is a difference."""
+def markdown_report(results: CompressionResults, control: CompressionResults | None = None) -> str:
+    """What is left at every share, how well it works, and whether that is a difference.
+
+    Args:
+        results: a study.
+        control: the same networks with ``--method none``: trained on as long, with everything left in.
+    """
     networks = len({cell["network"] for cell in results.cells})
     headings = [f"{view.upper()} {title}" for view in VIEWS for title in MEANS.values()]
     lines = [
@@ -93,18 +108,22 @@ def markdown_report(results: CompressionResults) -> str:
         lines.append(
             f"| {_percent(cells)} | {_mean(cells, 'parameters'):,.0f} | {_operations(cells)} | {' | '.join(numbers)} |"
         )
-    lines += [
-        "",
-        "Minus the same network as it was given, mean over networks with the 95 % interval of the paired differences:",
-        "",
-        f"| removed | {' | '.join(COMPARED.values())} |",
-        "|---" * (len(COMPARED) + 1) + "|",
-    ]
-    for share in results.shares[1:]:
-        found = [differences(results, share, metric) for metric in COMPARED]
-        lines.append(
-            f"| {_percent(list(results.at(share).values()))} | {' | '.join(f'{d}, {d.verdict}' for d in found)} |"
-        )
+    references: dict[str, CompressionResults | None] = {"as it was given": None}
+    if control is not None:
+        references["trained on as long with nothing removed"] = control
+    for what, reference in references.items():
+        lines += [
+            "",
+            f"Minus the same network {what}, mean over networks with the 95 % interval of the paired differences:",
+            "",
+            f"| removed | {' | '.join(COMPARED.values())} |",
+            "|---" * (len(COMPARED) + 1) + "|",
+        ]
+        for share in results.shares[1:]:
+            found = [differences(results, share, metric, reference) for metric in COMPARED]
+            lines.append(
+                f"| {_percent(list(results.at(share).values()))} | {' | '.join(f'{d}, {d.verdict}' for d in found)} |"
+            )
     seconds = [cell["training_seconds"] for cell in results.cells if cell["share"] > 0]
     lines += [
         "",
@@ -123,6 +142,8 @@ def write_report(results: CompressionResults, folder: Path, beside: Sequence[Pat
         ValueError: if one of these is no results file of a compression study.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    others = [_read(path) for path in beside]
+    control = find_control(results, others)
     content = {
         **results.about,
         "config": results.config,
@@ -134,15 +155,32 @@ def write_report(results: CompressionResults, folder: Path, beside: Sequence[Pat
             for share in results.shares
             if share > 0
         },
+        "differences_to_control": control
+        and {
+            f"{share:g}": {metric: _plain(differences(results, share, metric, control)) for metric in COMPARED}
+            for share in results.shares
+            if share > 0
+        },
         "cells": list(results.cells),
     }
     write_json(folder / "results.json", content)
-    (folder / "results.md").write_text(markdown_report(results), encoding="utf-8")
+    (folder / "results.md").write_text(markdown_report(results, control), encoding="utf-8")
     series = {}
-    for name, each in _named([results, *(_read(path) for path in beside)]).items():
+    for name, each in _named([results, *others]).items():
         series[name] = {share: each.values(share, "mean_dice") for share in each.shares}
     if any(series.values()):
         write_compression_plot(series, "mean Dice of both views (%)", folder / "results.png")
+
+
+def find_control(results: CompressionResults, others: Sequence[CompressionResults]) -> CompressionResults | None:
+    """The study of the same networks with nothing removed."""
+    weights = {cell["network"]: cell["weights"] for cell in results.cells}
+    for other in others:
+        theirs = {cell["network"]: cell["weights"] for cell in other.cells}
+        same = all(theirs[network] == path for network, path in weights.items() if network in theirs)
+        if other.method == "none" and other.config == results.config and same:
+            return other
+    return None
 
 
 def _named(several: Sequence[CompressionResults]) -> dict[str, CompressionResults]:

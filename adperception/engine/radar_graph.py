@@ -126,8 +126,8 @@ class ERASENetGraph(RadarGraph):
         magnitudes = 40 * power.sqrt()
         for echo in range(3):
             cells = [int(torch.randint(2, size - 2, (), generator=generator)) for size in shape]
-            around = tuple(slice(cell - 1, cell + 2) for cell in cells)
-            magnitudes[(0, slice(None), *around)] *= 30 * (echo + 1)
+            row, azimuth, doppler = [slice(cell - 1, cell + 2) for cell in cells]
+            magnitudes[0, :, row, azimuth, doppler] *= 30 * (echo + 1)
         return (magnitudes,)
 
     def forward(self, cubes: Tensor) -> tuple[Tensor, ...]:

@@ -300,7 +300,7 @@ def simulate_adc(
     slow = _turns(np.multiply.outer(doppler_hz * radar.loop_time_s, np.arange(radar.loops)))
     across *= scatterers.amplitude.astype(np.complex64)[:, None]
     echo = (slow.T[:, None, :] * across.T).reshape(radar.loops * radar.antennas, len(scatterers)) @ fast
-    adc: Complex = echo.reshape(radar.adc_shape)
+    adc: Complex = echo.reshape(radar.adc_shape).astype(np.complex64, copy=False)
     if noise_power > 0:
         if rng is None:
             raise ValueError("simulate_adc: noise needs a random generator; pass rng.")

@@ -132,6 +132,7 @@ def cell(network: int, share: float, value: float) -> dict[str, Any]:
     metrics = {f"{v}_mean_{m}{b}": value for v in ("rd", "ra") for m in ("iou", "dice") for b in ("", "_no_background")}
     return {
         "network": network,
+        "weights": f"{network}.safetensors",
         "share": share,
         "removed": share,
         "parameters": 1000 * (1 - share),
@@ -156,6 +157,15 @@ def test_differences_are_paired_by_network(tmp_path: Path) -> None:
     assert "[-1.39, -0.76], worse" in report
     assert "n/a" in report
     write_report(results, tmp_path / "a")
+    # Trained on without pruning, each network loses 0.5 as well, and network 0 counts again.
+    trained_on = [cell(n, s, 10.0 * n - s) for n in range(3) for s in (0.0, 0.5)]
+    control = CompressionResults("net", "none", tuple(trained_on), 6)
+    assert differences(results, 0.5, "mean_dice", control).value == pytest.approx(-0.5 - 0.05)
+    write_report(control, tmp_path / "control")
+    write_report(results, tmp_path / "a", beside=[tmp_path / "control/results.json"])
+    assert "trained on as long with nothing removed" in (tmp_path / "a/results.md").read_text()
+    write_report(results, tmp_path / "a")
+    assert "trained on as long" not in (tmp_path / "a/results.md").read_text()
     other = CompressionResults("other", "none", tuple(cells), 6)
     write_report(other, tmp_path / "b", beside=[tmp_path / "a/results.json"])
     assert (tmp_path / "b/results.png").stat().st_size > (tmp_path / "a/results.png").stat().st_size

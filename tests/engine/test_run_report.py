@@ -12,6 +12,7 @@ from adperception.engine.trainer import Progress
 from adperception.evaluation.batch_norm_statistics import with_reestimated_batch_norm
 from adperception.visualization.training_curves import TrainingLog
 
+from toy import ToyModel
 from toy_detector import ToyFrames
 
 BEFORE = {"kind": "evaluation", "step": 0, "epoch": 0, "val_loss": 0.8, "effective_rank": 40.0}
@@ -73,7 +74,7 @@ def test_weights_for_use_have_re_estimated_statistics(tmp_path):
 
 def test_other_models_get_curves(tmp_path):
     write_log(tmp_path)
-    RunReport([make_batch(0)]).after_run(trainer(tmp_path, torch.nn.Linear(1, 1)))
+    RunReport([make_batch(0)]).after_run(trainer(tmp_path, ToyModel(width=2)))
     assert [path.name for path in (tmp_path / "panels").iterdir()] == ["training_curves.png"]
 
 

@@ -455,12 +455,14 @@ def _objects(windows: Windows, places: Tensor, scores: Tensor, batch_size: int) 
     """Objects per frame, best first, with the likeliest class of each; extents are not predicted."""
     best, classes = scores.max(dim=1)
     cells = torch.stack([places[:, 0], windows.azimuths.to(places.dtype), places[:, 1]], dim=1)
-    frames, cells, classes, best = (t.cpu().numpy() for t in (windows.frames, cells, classes + 1, best))
+    every = RadarObjects(
+        cells.cpu().numpy(), np.zeros((len(cells), 3), np.float32), (classes + 1).cpu().numpy(), best.cpu().numpy()
+    )
+    frames = windows.frames.cpu().numpy()
     found = []
     for frame in range(batch_size):
         mine = np.flatnonzero(frames == frame)
-        mine = mine[np.argsort(-best[mine], kind="stable")]
-        found.append(RadarObjects(cells[mine], np.zeros_like(cells[mine]), classes[mine], best[mine]))
+        found.append(every.select(mine[np.argsort(-every.scores[mine], kind="stable")]))
     return found
 
 

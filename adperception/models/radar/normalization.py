@@ -86,7 +86,8 @@ class ViewNormalization(_Normalization):
         """Normalised decibels of one view, any shape."""
         self._check(self.limits)
         low, high = self.limits[_VIEWS.index(view)].to(values.dtype)
-        return (values - low) / (high - low)
+        normalised: Tensor = (values - low) / (high - low)
+        return normalised
 
 
 class CubeNormalization(_Normalization):
@@ -120,7 +121,8 @@ class CubeNormalization(_Normalization):
         """Normalised values of ``10 log10(X^2 + 1)``, any shape."""
         self._check(self.moments)
         mean, std = self.moments.to(decibels.dtype)
-        return (decibels - mean) / std
+        normalised: Tensor = (decibels - mean) / std
+        return normalised
 
 
 def _cubes(frame: RadarFrame) -> np.ndarray:

@@ -29,7 +29,10 @@ class ConvNorm(nn.Sequential):
 
     def forward(self, maps: Tensor) -> Tensor:
         """The features of ``maps``."""
-        return super().forward(torch.cat([maps[..., -1:], maps, maps[..., :1]], dim=-1))
+        features = torch.cat([maps[..., -1:], maps, maps[..., :1]], dim=-1)
+        for layer in self:
+            features = layer(features)
+        return features
 
 
 def upsample_to(maps: Tensor, like: Tensor) -> Tensor:
