@@ -16,7 +16,9 @@ from adperception.registry import MODELS, build
 
 CELLS = (16, 16, 8)
 SECTIONS: dict[str, dict[str, Any]] = {
-    "ERASENet": dict(type="ERASENet", cube_shape=CELLS, moments=2, normalization="carrada_tvt", score_threshold=0.0),
+    "ERASENet": dict(
+        type="ERASENet", cube_shape=CELLS, moments=2, normalization="carrada_tvt", score_threshold=0.0, lift=True
+    ),
     "TMVANet": dict(type="TMVANet", normalization="carrada_tvt"),
     "MVNet": dict(type="MVNet", normalization="carrada_tvt"),
 }

@@ -102,7 +102,7 @@ class PatchSegmenter(nn.Module):
         super().__init__()
         self.lift = lift
         self.range_doppler = PatchUNet(range_doppler_channels, class_count + 1, widths)
-        self.range_angle = PatchUNet(range_angle_channels + 2 * lift, class_count + 1, widths)
+        self.range_angle = PatchUNet(range_angle_channels + (2 if lift else 0), class_count + 1, widths)
         self.class_head = nn.Linear(2 * widths[-1], class_count + 1) if class_head else None
 
     def forward(self, range_doppler: Tensor, range_angle: Tensor, echoes: Echoes | None = None) -> PatchScores:
