@@ -24,7 +24,7 @@ import adperception  # before torch, as in all tools: sets how long waiting thre
 
 BASE = "TMVA-Net"
 GOAL = 20.0
-COUNTED = "ERASE-Net small, light, 2 objects"
+COUNTED = ("ERASE-Net small, light, 2 objects", "ERASE-Net small, light, lifted, 2 objects")
 
 
 def main() -> int:
@@ -56,9 +56,11 @@ def main() -> int:
         print()
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2))
-    reached = all(table[COUNTED]["times_faster"] >= GOAL for table in figures.values())
-    print(f"{COUNTED}: at least {GOAL:.0f} times faster than {BASE}: {'yes' if reached else 'NO'}")
-    return 0 if reached else 1
+    least = {name: min(table[name]["times_faster"] for table in figures.values()) for name in COUNTED}
+    for name, ratio in least.items():
+        verdict = "reached" if ratio >= GOAL else "NOT reached"
+        print(f"{name}: at least {ratio:.1f} times faster than {BASE}; the goal of {GOAL:.0f} is {verdict}")
+    return 0 if min(least.values()) >= GOAL else 1
 
 
 def summary(times: list[float], base: list[float]) -> dict[str, float]:
@@ -89,10 +91,11 @@ def make_cases() -> dict[str, Callable[[], object]]:
         angle_doppler=60 + torch.randn(1, moments, azimuths, dopplers),
     )
 
-    def erase_net(size: str, content: str, objects: int) -> Callable[[], object]:
+    def erase_net(size: str, content: str, objects: int, lift: bool = False) -> Callable[[], object]:
         model = ERASENet(
             size=size,
             input=content,  # type: ignore[arg-type]
+            lift=lift,
             normalization="carrada_tvt",
             candidates=max(1, objects),
             score_threshold=0.0 if objects else 1.0,
@@ -109,6 +112,7 @@ def make_cases() -> dict[str, Callable[[], object]]:
     for objects in (0, 1, 2):
         name = f"ERASE-Net small, light, {objects} object{'' if objects == 1 else 's'}"
         cases[name] = erase_net("small", "light", objects)
+    cases["ERASE-Net small, light, lifted, 2 objects"] = erase_net("small", "light", 2, lift=True)
     cases["ERASE-Net small, channels, 2 objects"] = erase_net("small", "channels", 2)
     cases["ERASE-Net medium, light, 2 objects"] = erase_net("medium", "light", 2)
     return cases

@@ -7,6 +7,7 @@ model = dict(
     cube_shape=[256, 256, 64],  # range, azimuth, Doppler
     size="small",
     input="light",
+    lift=True,
     constant_channels=True,
     class_head=True,
     class_decision="object",
@@ -15,7 +16,7 @@ model = dict(
     candidates=4,
     score_threshold=0.3,
     phases=[0.3, 0.4, 0.3],  # detector alone; windows around true centres; windows of the detector
-    class_weights="windows",
+    class_weights=[1.0, 3.0, 3.0, 3.0],
 )
 
 train_dataset = dict(

@@ -59,6 +59,7 @@ def test_parameters() -> None:
     assert count(**bare) == 350_661 + 2 * 82_628
     assert count(**bare, input="channels") == 350_661 + 2 * 104_228
     assert count() == 350_661 + 2 * (82_628 + 6 * 16 * 9) + 97 * 4
+    assert count(lift=True) == count() + 2 * 16 * 9
     assert count(phases=[1, 0, 0]) == 350_661
 
 
@@ -112,10 +113,10 @@ def test_all_chance_comes_from_the_generator() -> None:
     assert first != other
 
 
-@pytest.mark.parametrize("content", ["light", "channels", "projection"])
-def test_learns_a_few_frames(content: str) -> None:
+@pytest.mark.parametrize(("content", "lift"), [("light", False), ("channels", True), ("projection", False)])
+def test_learns_a_few_frames(content: str, lift: bool) -> None:
     """All stages together: trained on three frames it finds their objects, classes and masks."""
-    model = small_net(input=content, class_weights="equal", phases=[0.2, 0.5, 0.3])
+    model = small_net(input=content, lift=lift, class_weights="equal", phases=[0.2, 0.5, 0.3])
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     steps = 60

@@ -14,6 +14,7 @@ from adperception.models.radar.window_gather import (
     gather_map,
     gather_patches,
     paste_maximum,
+    strongest_azimuths,
 )
 
 SHAPE = (20, 16, 10)
@@ -74,6 +75,18 @@ def test_gather_is_the_plain_one(content: PatchInput) -> None:
         assert patches.shape == plain.shape
         masked = np.where(np.broadcast_to(inside, plain.shape), patches.numpy(), np.nan)
         np.testing.assert_allclose(masked, plain, rtol=1e-5)
+
+
+def test_strongest_azimuths_are_the_plain_ones() -> None:
+    cubes = np.random.default_rng(0).rayleigh(10, (2, *SHAPE)).astype(np.float32)
+    columns, powers = strongest_azimuths(torch.from_numpy(cubes), EVERYWHERE, SIZE)
+    cells = WindowCells.of(EVERYWHERE, SIZE, SHAPE)
+    for n, y, x in itertools.product(range(len(EVERYWHERE)), range(SIZE.rows), range(SIZE.dopplers)):
+        if not bool(cells.inside[n, y]):
+            continue
+        line = cubes[EVERYWHERE.frames[n], cells.rows[n, y, 0], :, cells.dopplers[n, 0, x]]
+        assert int(columns[n, y, x]) == line.argmax()
+        assert float(powers[n, y, x]) == pytest.approx(float(line.max()) ** 2, rel=1e-5)
 
 
 def test_gather_shifts_with_the_cube() -> None:
