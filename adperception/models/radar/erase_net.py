@@ -387,7 +387,7 @@ class ERASENet(RadarModel):
         return self.segmenter(*patches, echoes)  # type: ignore[no-any-return]
 
     def _normalized(self, power: Tensor) -> Tensor:
-        return self.cube_normalization(10 * torch.log10(power + 1))
+        return self.cube_normalization(10 * torch.log10(power + 1))  # type: ignore[no-any-return]
 
     def _echoes(self, newest: Tensor, windows: Windows, inside: Tensor) -> Echoes:
         azimuths, power = strongest_azimuths(newest, windows, self.window)
