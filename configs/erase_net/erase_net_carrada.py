@@ -17,6 +17,9 @@ model = dict(
     score_threshold=0.3,
     phases=[0.3, 0.4, 0.3],  # detector alone; windows around true centres; windows of the detector
     class_weights=[1.0, 3.0, 3.0, 3.0],
+    foreground_only=True,
+    balance_objects=True,
+    label_smoothing=0.1,
 )
 
 train_dataset = dict(

@@ -2,4 +2,4 @@
 
 _base_ = "erase_net_tiny.py"
 
-model = dict(class_head=False)
+model = dict(class_head=False, foreground_only=False)

@@ -2,4 +2,4 @@
 
 _base_ = "erase_net_tiny.py"
 
-model = dict(class_decision="product")
+model = dict(class_decision="product", foreground_only=False)

@@ -88,6 +88,10 @@ class ERASENet(RadarModel):
         clutter_share: windows per frame that show no object.
         class_weights: of the segmentation's cross-entropy: ``"windows"`` (inverse frequencies in windows of the
             training frames), ``"equal"``, or one number per class, background first, for both views.
+        foreground_only: the patches learn which cells belong to the object, not of which class they are (that is up to
+            the object class head, so it takes ``class_decision="object"``).
+        balance_objects: weight the objects' classes by inverse frequency in the training frames.
+        label_smoothing: of the object class head.
         offset_weight: of the centre's place inside its heat-map cell.
         cross_entropy_weight: of each view's weighted cross-entropy.
         dice_weight: of each view's soft Dice loss.
@@ -117,6 +121,9 @@ class ERASENet(RadarModel):
         pause_detector: bool = False,
         clutter_share: float = 0.25,
         class_weights: str | Sequence[float] = "windows",
+        foreground_only: bool = False,
+        balance_objects: bool = False,
+        label_smoothing: float = 0.0,
         offset_weight: float = 1.0,
         cross_entropy_weight: float = 0.5,
         dice_weight: float = 5.0,
@@ -137,7 +144,15 @@ class ERASENet(RadarModel):
         _require("class_decision", class_decision, ("object", "product"))
         if len(phases) != 3 or min(phases) < 0 or abs(sum(phases) - 1) > 1e-6:
             raise ValueError(f"ERASENet: phases={list(phases)} must be three shares that add up to 1.")
+        if foreground_only and not (class_head and class_decision == "object"):
+            raise ValueError(
+                "ERASENet: with foreground_only the patches do not know classes: it takes class_head=True and "
+                'class_decision="object".'
+            )
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"ERASENet: label_smoothing={label_smoothing} must lie in [0, 1).")
         self.class_names, self.moments = tuple(classes), moments
+        self.foreground_only, self.label_smoothing = foreground_only, label_smoothing
         rows, azimuths, dopplers = (int(n) for n in cube_shape)
         self.cube_shape = (rows, azimuths, dopplers)
         self.input, self.constant_channels, self.class_decision = input, constant_channels, class_decision
@@ -161,7 +176,7 @@ class ERASENet(RadarModel):
         self.segmenter: PatchSegmenter | None = None
         if phases[1] + phases[2] > 0:
             self.cube_normalization = CubeNormalization(normalization)
-            self.class_weights = WindowClassWeights(class_count, class_weights)
+            self.class_weights = WindowClassWeights(class_count, class_weights, balance_objects)
             doppler_channels, angle_channels = {
                 "light": (2, 2),
                 "channels": (self.window.azimuth_gate, self.window.dopplers),
@@ -266,7 +281,16 @@ class ERASENet(RadarModel):
             labels = window_labels(masks, chosen.owners, cells)
             classes = torch.cat([centers.classes, centers.classes.new_zeros(1)])[chosen.owners]
         scores = self.segment(cubes, chosen.windows)
-        terms = patch_losses(scores, *labels, classes, self.class_weights(), self.loss_weights)
+        terms = patch_losses(
+            scores,
+            *labels,
+            classes,
+            self.class_weights(),
+            self.class_weights.objects,
+            self.loss_weights,
+            foreground_only=self.foreground_only,
+            label_smoothing=self.label_smoothing,
+        )
         return terms | {"loss_rd": terms["loss_rd"] + untouched}
 
     def _scores_at(self, maps: CenterMaps, centers: LabelledCenters) -> Tensor:

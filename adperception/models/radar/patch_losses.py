@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,7 +25,11 @@ def patch_losses(
     range_angle: Tensor,
     classes: Tensor,
     class_weights: tuple[Tensor, Tensor],
+    object_weights: Tensor,
     weights: Mapping[str, float],
+    *,
+    foreground_only: bool = False,
+    label_smoothing: float = 0.0,
 ) -> dict[str, Tensor]:
     """The weighted terms; their sum is to be minimised.
 
@@ -34,16 +39,31 @@ def patch_losses(
         range_angle: ``(N, h, A)``.
         classes: ``(N,)`` int64 true classes of the objects, 0 for clutter.
         class_weights: of both views' cross-entropy.
+        object_weights: ``(1 + C,)`` of the object class head's cross-entropy.
         weights: of cross_entropy, dice, coherence and object.
+        foreground_only: cells are background or foreground, whatever their class; a cell's foreground probability is
+            the sum over the classes, its weight the mean of theirs.
+        label_smoothing: of the object class head's cross-entropy.
     """
     terms: dict[str, Tensor] = {}
     views = (("rd", scores.range_doppler, range_doppler), ("ra", scores.range_angle, range_angle))
+    if foreground_only:
+        views = tuple((name, _foreground(logits), (target > 0).long()) for name, logits, target in views)
+        class_weights = tuple(torch.stack([w[0], w[1:].mean()]) for w in class_weights)
     for (name, logits, target), weight in zip(views, class_weights, strict=True):
         entropy = weights["cross_entropy"] * weighted_cross_entropy(logits, target, weight)
         terms[f"loss_{name}"] = entropy + weights["dice"] * soft_dice(logits, target)
     # Both patches have the same rows; the loss expects range-Doppler with row 0 near.
-    coherence = view_coherence(scores.range_doppler.flip(2), scores.range_angle)
+    (_, doppler, _), (_, angle, _) = views
+    coherence = view_coherence(doppler.flip(2), angle)
     terms["loss_coherence"] = weights["coherence"] * coherence
     if scores.objects is not None:
-        terms["loss_object"] = weights["object"] * F.cross_entropy(scores.objects, classes)
+        terms["loss_object"] = weights["object"] * F.cross_entropy(
+            scores.objects, classes, weight=object_weights, label_smoothing=label_smoothing
+        )
     return terms
+
+
+def _foreground(logits: Tensor) -> Tensor:
+    """Logits ``(N, 2, h, w)`` of background and of any class."""
+    return torch.stack([logits[:, 0], logits[:, 1:].logsumexp(dim=1)], dim=1)

@@ -1,4 +1,4 @@
-"""Class weights of the cross-entropy in ERASE-Net's windows."""
+"""Class weights of ERASE-Net's cross-entropies: of the cells in its windows, and of the objects."""
 
 from __future__ import annotations
 
@@ -25,12 +25,22 @@ class WindowClassWeights(nn.Module):
         class_count: classes without background.
         source: ``"windows"``: inverse frequencies in windows of the training frames; ``"equal"``; or one number per
             class, background first, for both views.
+        balance_objects: weight the objects' classes by inverse frequency among the training frames (clutter and a
+            class as frequent as the others get 1); otherwise all weigh 1.
+
+    Attributes:
+        weights: ``(2, 1 + C)`` of the cells in the range-Doppler and in the range-angle view.
+        objects: ``(1 + C,)`` of the objects.
     """
 
     weights: Tensor
+    objects: Tensor
 
-    def __init__(self, class_count: int, source: str | Sequence[float]) -> None:
+    def __init__(self, class_count: int, source: str | Sequence[float], balance_objects: bool) -> None:
         super().__init__()
+        self.balance_objects = balance_objects
+        objects = torch.full((class_count + 1,), torch.nan) if balance_objects else torch.ones(class_count + 1)
+        self.register_buffer("objects", objects)
         self.from_windows = source == "windows"
         weights = torch.full((2, class_count + 1), torch.nan)
         if source == "equal":
@@ -47,7 +57,7 @@ class WindowClassWeights(nn.Module):
         self.register_buffer("weights", weights)
 
     def observe(self, frames: Iterable[RadarFrame], size: WindowSize, clutter_share: float) -> Iterator[RadarFrame]:
-        """Pass ``frames`` on; after the last one the weights are set, if they are to come from windows.
+        """Pass ``frames`` on; after the last one the weights are set, as far as they are to come from training frames.
 
         Args:
             frames: training frames.
@@ -58,10 +68,18 @@ class WindowClassWeights(nn.Module):
             ValueError: if a frame lacks masks or objects.
         """
         counts = torch.zeros_like(self.weights, dtype=torch.float64)
+        objects = torch.zeros_like(self.objects, dtype=torch.float64)
         for frame in frames:
             if self.from_windows:
                 counts += _count(frame, counts.shape[1], size, clutter_share)
+            if self.balance_objects and frame.objects is not None:
+                objects += torch.bincount(torch.from_numpy(frame.objects.class_ids), minlength=len(objects))
             yield frame
+        if self.balance_objects:
+            present = objects[1:] > 0
+            share = objects[1:] * present.sum() / objects.sum().clamp(min=1)
+            self.objects[0] = 1
+            self.objects[1:] = torch.where(present, 1 / share, torch.ones_like(share))
         if self.from_windows:
             inverse = counts.sum(dim=1, keepdim=True) / counts.clamp(min=1)
             inverse = torch.where(counts > 0, inverse, torch.ones_like(inverse))  # a class that never occurs
@@ -73,10 +91,11 @@ class WindowClassWeights(nn.Module):
         Raises:
             ValueError: if they are not known yet.
         """
-        if not bool(torch.isfinite(self.weights).all()):
+        if not bool(torch.isfinite(self.weights).all() & torch.isfinite(self.objects).all()):
             raise ValueError(
-                'ERASENet: class_weights="windows" are taken from the training frames at the start of a run, which has '
-                'not happened. Call before_training, load trained weights, or choose class_weights="equal".'
+                'ERASENet: class_weights="windows" and balance_objects=True take weights from the training frames at the '
+                "start of a run, which has not happened. Call before_training, load trained weights, or choose "
+                'class_weights="equal" and balance_objects=False.'
             )
         doppler, angle = self.weights
         return doppler, angle

@@ -116,7 +116,8 @@ def test_all_chance_comes_from_the_generator() -> None:
 @pytest.mark.parametrize(("content", "lift"), [("light", False), ("channels", True), ("projection", False)])
 def test_learns_a_few_frames(content: str, lift: bool) -> None:
     """All stages together: trained on three frames it finds their objects, classes and masks."""
-    model = small_net(input=content, lift=lift, class_weights="equal", phases=[0.2, 0.5, 0.3])
+    extras = {"foreground_only": lift, "balance_objects": lift, "label_smoothing": 0.1 * lift}
+    model = small_net(input=content, lift=lift, class_weights="equal", phases=[0.2, 0.5, 0.3], **extras)
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     steps = 60
@@ -245,6 +246,9 @@ def test_bad_input() -> None:
         ({"phases": [0.5, 0.6, 0.1]}, "three shares that add up to 1"),
         ({"classes": ["car", "car"]}, "different names"),
         ({"candidates": 0}, "at least 1"),
+        ({"foreground_only": True, "class_decision": "product"}, "it takes class_head=True"),
+        ({"foreground_only": True, "class_head": False}, "it takes class_head=True"),
+        ({"label_smoothing": 1.0}, "must lie in"),
         ({"cube_shape": [64, 64]}, "three numbers of cells"),
         ({"window": {"row": 3}}, "window has no"),
         ({"window": {"rows": 300}}, "must lie between 4 and 256"),

@@ -14,7 +14,7 @@ SIZE = WindowSize(rows=8, dopplers=6, azimuth_gate=4, doppler_gate=2)
 
 def test_inverse_frequencies_in_windows() -> None:
     """An object has 9 of 48 cells of a range-Doppler window, 15 of 256 of a range-angle one."""
-    weights = WindowClassWeights(2, "windows")
+    weights = WindowClassWeights(2, "windows", False)
     list(
         weights.observe(
             [cube_frame([(10, 8, 4, 1)]), cube_frame([(20, 8, 4, 1)]), cube_frame([(9, 20, 10, 2)])], SIZE, 0.0
@@ -26,24 +26,34 @@ def test_inverse_frequencies_in_windows() -> None:
 
 
 def test_clutter_windows_count_as_background() -> None:
-    weights = WindowClassWeights(1, "windows")
+    weights = WindowClassWeights(1, "windows", False)
     list(weights.observe([cube_frame([(10, 8, 4, 1)])], SIZE, 0.5))
     inverse = torch.tensor([1 / (48 - 9 + 24), 1 / 9])
     torch.testing.assert_close(weights()[0], inverse / inverse.sum())
 
 
 def test_given_weights() -> None:
-    torch.testing.assert_close(WindowClassWeights(3, "equal")()[0], torch.full((4,), 0.25))
-    torch.testing.assert_close(WindowClassWeights(1, [1.0, 3.0])()[1], torch.tensor([0.25, 0.75]))
+    torch.testing.assert_close(WindowClassWeights(3, "equal", False)()[0], torch.full((4,), 0.25))
+    torch.testing.assert_close(WindowClassWeights(1, [1.0, 3.0], False)()[1], torch.tensor([0.25, 0.75]))
     with pytest.raises(ValueError, match="must be 4 positive numbers"):
-        WindowClassWeights(3, [1.0, 2.0])
+        WindowClassWeights(3, [1.0, 2.0], False)
     with pytest.raises(ValueError, match='class_weights="train" is unknown'):
-        WindowClassWeights(3, "train")
+        WindowClassWeights(3, "train", False)
 
 
 def test_unknown_weights_are_refused() -> None:
     with pytest.raises(ValueError, match="which has not happened"):
-        WindowClassWeights(3, "windows")()
+        WindowClassWeights(3, "windows", False)()
     frame = dataclasses.replace(cube_frame([]), masks=None)
     with pytest.raises(ValueError, match="s/000000 has no masks"):
-        list(WindowClassWeights(3, "windows").observe([frame], SIZE, 0.0))
+        list(WindowClassWeights(3, "windows", False).observe([frame], SIZE, 0.0))
+
+
+def test_objects_are_balanced_by_inverse_frequency() -> None:
+    weights = WindowClassWeights(3, "equal", True)
+    with pytest.raises(ValueError, match="which has not happened"):
+        weights()
+    frames = [cube_frame([(10, 8, 4, 1), (20, 8, 4, 1)]), cube_frame([(20, 8, 4, 1), (9, 20, 10, 2)])]
+    list(weights.observe(frames, SIZE, 0.0))
+    torch.testing.assert_close(weights.objects, torch.tensor([1.0, 4 / (2 * 3), 4 / (2 * 1), 1.0]))
+    assert WindowClassWeights(3, "equal", False).objects.tolist() == [1.0] * 4
