@@ -46,15 +46,17 @@ def patch_losses(
         label_smoothing: of the object class head's cross-entropy.
     """
     terms: dict[str, Tensor] = {}
-    views = (("rd", scores.range_doppler, range_doppler), ("ra", scores.range_angle, range_angle))
+    doppler, angle = scores.range_doppler, scores.range_angle
+    doppler_weight, angle_weight = class_weights
     if foreground_only:
-        views = tuple((name, _foreground(logits), (target > 0).long()) for name, logits, target in views)
-        class_weights = tuple(torch.stack([w[0], w[1:].mean()]) for w in class_weights)
-    for (name, logits, target), weight in zip(views, class_weights, strict=True):
+        doppler, range_doppler = _foreground(doppler), (range_doppler > 0).long()
+        angle, range_angle = _foreground(angle), (range_angle > 0).long()
+        doppler_weight, angle_weight = (torch.stack([w[0], w[1:].mean()]) for w in class_weights)
+    views = (("rd", doppler, range_doppler, doppler_weight), ("ra", angle, range_angle, angle_weight))
+    for name, logits, target, weight in views:
         entropy = weights["cross_entropy"] * weighted_cross_entropy(logits, target, weight)
         terms[f"loss_{name}"] = entropy + weights["dice"] * soft_dice(logits, target)
     # Both patches have the same rows; the loss expects range-Doppler with row 0 near.
-    (_, doppler, _), (_, angle, _) = views
     coherence = view_coherence(doppler.flip(2), angle)
     terms["loss_coherence"] = weights["coherence"] * coherence
     if scores.objects is not None:
