@@ -93,8 +93,8 @@ class WindowClassWeights(nn.Module):
         """
         if not bool(torch.isfinite(self.weights).all() & torch.isfinite(self.objects).all()):
             raise ValueError(
-                'ERASENet: class_weights="windows" and balance_objects=True take weights from the training frames at the '
-                "start of a run, which has not happened. Call before_training, load trained weights, or choose "
+                'ERASENet: class_weights="windows" and balance_objects=True take weights from the training frames at '
+                "the start of a run, which has not happened. Call before_training, load trained weights, or choose "
                 'class_weights="equal" and balance_objects=False.'
             )
         doppler, angle = self.weights
