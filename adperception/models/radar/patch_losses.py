@@ -46,18 +46,16 @@ def patch_losses(
         label_smoothing: of the object class head's cross-entropy.
     """
     terms: dict[str, Tensor] = {}
-    doppler, angle = scores.range_doppler, scores.range_angle
-    doppler_weight, angle_weight = class_weights
+    views = {"rd": (scores.range_doppler, range_doppler), "ra": (scores.range_angle, range_angle)}
+    cell_weights = dict(zip(views, class_weights, strict=True))
     if foreground_only:
-        doppler, range_doppler = _foreground(doppler), (range_doppler > 0).long()
-        angle, range_angle = _foreground(angle), (range_angle > 0).long()
-        doppler_weight, angle_weight = (torch.stack([w[0], w[1:].mean()]) for w in class_weights)
-    views = (("rd", doppler, range_doppler, doppler_weight), ("ra", angle, range_angle, angle_weight))
-    for name, logits, target, weight in views:
-        entropy = weights["cross_entropy"] * weighted_cross_entropy(logits, target, weight)
+        views = {name: (_foreground(logits), (target > 0).long()) for name, (logits, target) in views.items()}
+        cell_weights = {name: torch.stack([w[0], w[1:].mean()]) for name, w in cell_weights.items()}
+    for name, (logits, target) in views.items():
+        entropy = weights["cross_entropy"] * weighted_cross_entropy(logits, target, cell_weights[name])
         terms[f"loss_{name}"] = entropy + weights["dice"] * soft_dice(logits, target)
     # Both patches have the same rows; the loss expects range-Doppler with row 0 near.
-    coherence = view_coherence(doppler.flip(2), angle)
+    coherence = view_coherence(views["rd"][0].flip(2), views["ra"][0])
     terms["loss_coherence"] = weights["coherence"] * coherence
     if scores.objects is not None:
         terms["loss_object"] = weights["object"] * F.cross_entropy(
