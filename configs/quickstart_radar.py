@@ -21,9 +21,9 @@ prepare = dict(
 train_dataset = dict(root="data/quickstart_radar")
 val_dataset = dict(root="data/quickstart_radar")
 optimizer = dict(lr=1e-3)
-train = dict(epochs=None, steps=1800, batch_size=8, workers=1, batch_norm_statistics="re-estimated")
+train = dict(epochs=None, steps=1000, batch_size=8, workers=1, batch_norm_statistics="re-estimated")
 evaluations = [
     dict(type="RadarSegmentation", every_epochs=1000),
     dict(type="RadarDetection", every_epochs=1000, range_cells=2.0, doppler_cells=1.0),  # 1.6 m, 1.7 m/s
 ]
-checkpoint = dict(every_epochs=None, every_steps=300, keep=1)
+checkpoint = dict(every_epochs=None, every_steps=250, keep=1)
