@@ -40,6 +40,7 @@ from adperception.models.radar.window_gather import (
     gather_patches,
     strongest_azimuths,
 )
+from adperception.models.radar.window_objects import object_scores, objects_of_windows
 from adperception.registry import MODELS
 from adperception.structures import RadarBatch, RadarFrame, RadarMasks, RadarObjects
 
@@ -312,7 +313,7 @@ class ERASENet(RadarModel):
         cubes = self._cubes(batch)
         windows, places = self._find(cubes, batch)
         if self.segmenter is None:
-            return [RadarPrediction(objects=o) for o in _objects(windows, places, windows.scores, len(batch))]
+            return [RadarPrediction(objects=o) for o in objects_of_windows(windows, places, windows.scores, len(batch))]
         if not len(windows):
             rows, azimuths, dopplers = self.cube_shape
             doppler = torch.zeros(len(batch), rows, dopplers)
@@ -324,7 +325,7 @@ class ERASENet(RadarModel):
             probabilities = foreground(found, self.class_decision)
             doppler, angle = merge_windows(*probabilities, cells, len(batch), self.cube_shape)
             scores = object_scores(windows.scores, found)
-        objects = _objects(windows, places, scores, len(batch))
+        objects = objects_of_windows(windows, places, scores, len(batch))
         both = zip(_bytes(doppler), _bytes(angle), objects, strict=True)
         return [RadarPrediction(RadarMasks(rd, ra), found) for rd, ra, found in both]
 
@@ -336,7 +337,7 @@ class ERASENet(RadarModel):
         """
         cubes = self._cubes(batch)
         windows, places = self._find(cubes, batch)
-        return _objects(windows, places, windows.scores, len(batch))
+        return objects_of_windows(windows, places, windows.scores, len(batch))
 
     def fixed_candidates(self, cubes: Tensor) -> FixedCandidates:
         """``predict`` in tensors of fixed shapes, for exports: K windows per frame, the weak ones without effect.
@@ -466,28 +467,6 @@ class ERASENet(RadarModel):
                 f"{len(self.class_names)}: {', '.join(self.class_names)}."
             )
         return centers
-
-
-def object_scores(detector: Tensor, found: PatchScores) -> Tensor:
-    """``(N, C)`` scores of the classes: the detector's, or its best one shared out by the object class head."""
-    if found.objects is None:
-        return detector
-    return detector.amax(dim=1, keepdim=True) * found.objects.softmax(dim=1)[:, 1:]
-
-
-def _objects(windows: Windows, places: Tensor, scores: Tensor, batch_size: int) -> list[RadarObjects]:
-    """Objects per frame, best first, with the likeliest class of each; extents are not predicted."""
-    best, classes = scores.max(dim=1)
-    cells = torch.stack([places[:, 0], windows.azimuths.to(places.dtype), places[:, 1]], dim=1)
-    every = RadarObjects(
-        cells.cpu().numpy(), np.zeros((len(cells), 3), np.float32), (classes + 1).cpu().numpy(), best.cpu().numpy()
-    )
-    frames = windows.frames.cpu().numpy()
-    found = []
-    for frame in range(batch_size):
-        mine = np.flatnonzero(frames == frame)
-        found.append(every.select(mine[np.argsort(-every.scores[mine], kind="stable")]))
-    return found
 
 
 def _bytes(labels: Tensor) -> list[np.ndarray]:
