@@ -29,6 +29,7 @@ __all__ = [
     "Requests",
     "RollCall",
     "RoundFailedError",
+    "TakeTicket",
 ]
 
 
@@ -41,15 +42,19 @@ class Note:
     """What a worker says of itself when it joins a round.
 
     Attributes:
-        loss: mean training loss since it said so last, for elections; NaN if unknown.
-        healthy: whether its parameters and its loss are finite. Others leave it out of means, weights and elections.
+        loss: its mean training loss of late, for elections; NaN if unknown.
+        healthy: whether its parameters are finite. The others leave it out of means, weights and elections.
         steps: its local steps so far.
+        distance: squared distance of its parameters to what they were pulled to in the round before; NaN if unknown.
+        weight: its weight in the mean of the round before; NaN if all had the same.
         tell: plain values for the others that no strategy reads (a signal to stop, what to log).
     """
 
     loss: float = float("nan")
     healthy: bool = True
     steps: int = 0
+    distance: float = float("nan")
+    weight: float = float("nan")
     tell: dict[str, Any] = field(default_factory=dict)
 
 
@@ -104,7 +109,7 @@ class Mix:
         out: (n,), other memory than ``source``.
         own_weight: weight of one's own values.
         neighbours: worker ids, all of them members; being neighbours is symmetric, the weights need not be.
-        weights: one per neighbour.
+        weights: one per neighbour. Values with weight 0 are left out, even if they are not finite.
     """
 
     source: Tensor
@@ -119,7 +124,12 @@ class Commit:
     """All members have got here, or none goes on. The answer is ``None``."""
 
 
-Request: TypeAlias = RollCall | AllReduce | Broadcast | Mix | Commit
+@dataclass(frozen=True)
+class TakeTicket:
+    """The next number of a counter that all workers share, from 0. It needs nobody else and belongs to no round."""
+
+
+Request: TypeAlias = RollCall | AllReduce | Broadcast | Mix | Commit | TakeTicket
 
 Requests: TypeAlias = Generator[Request, Any, Any]
 """What the communication part of a strategy returns."""
@@ -127,6 +137,9 @@ Requests: TypeAlias = Generator[Request, Any, Any]
 
 class Communicator(Protocol):
     """Carries out requests for one worker."""
+
+    is_simulated: bool
+    """Whether ``run`` cannot be called, because a ``Simulation`` drives all workers together."""
 
     @property
     def worker_id(self) -> int:

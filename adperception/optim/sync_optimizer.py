@@ -1,0 +1,585 @@
+"""SyncOptimizer: any torch optimizer, with a strategy that brings the workers together from time to time."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from adperception.optim.checksum import checksum
+from adperception.optim.collectives import (
+    Broadcast,
+    Commit,
+    Communicator,
+    Note,
+    Requests,
+    RollCall,
+    RoundFailedError,
+    TakeTicket,
+)
+from adperception.optim.flat_params import FlatParams, chunks
+from adperception.optim.strategy import Strategy
+from adperception.optim.triggers import EverySteps, Ticket, Trigger
+from adperception.optim.worker import RoundReport, Worker
+
+__all__ = ["SyncOptimizer"]
+
+_LOG = logging.getLogger(__name__)
+
+
+class SyncOptimizer(torch.optim.Optimizer):
+    """A local optimizer whose parameters meet those of the other workers in rounds.
+
+    Every worker trains on its own data with ``optimizer``; when ``trigger`` says so, ``strategy`` brings them together.
+    It behaves as a torch optimizer: schedulers, ``zero_grad``, gradient accumulation and clipping, ``GradScaler`` and
+    parameter groups work as they do on ``optimizer``, whose ``param_groups`` and ``state`` these are.
+
+    The parameters become views into one vector (``FlatParams``): move the model to its device before. Make it on all
+    workers; they compare names and shapes and start from the parameters (and buffers, with a model) of the first one.
+
+    Args:
+        optimizer: the local optimizer. Only parameters that require a gradient take part.
+        strategy: what happens in a round.
+        trigger: when there is one.
+        model: for strategies with a probe, for names in messages, and so that buffers start equal.
+        communicator: how to reach the other workers; ``None``: the world group of ``torch.distributed``.
+        probe: called with the model, computes the loss of a mini-batch and its gradients. Gradients, batch-norm
+            statistics and random generators are put back afterwards.
+        allow_single_worker: run with one worker as well; no round then happens (but for EASGD).
+        check_replicas_every: rounds between two comparisons of what must be equal on all workers; 0: never.
+
+    Attributes:
+        strategy: as given.
+        trigger: as given.
+        worker: parameters, memory and bookkeeping of this worker.
+        rounds_skipped: rounds that failed or had nobody to pull to.
+        skipped_steps: local steps left out by a ``GradScaler``.
+        tell: plain values that this worker tells the others at the next roll call.
+        ticket_log: with ``Ticket``, the worker of every local step, in the order of the tickets.
+
+    Raises:
+        ValueError: for one worker (unless allowed), workers with other parameters, or a missing model or probe.
+    """
+
+    # GradScaler then calls ``step`` also where it found infinities, so that all workers count the same steps.
+    _step_supports_amp_scaling: ClassVar[bool] = True
+    grad_scale: Tensor | None = None
+    found_inf: Tensor | None = None
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        strategy: Strategy,
+        trigger: Trigger | None = None,
+        *,
+        model: nn.Module | None = None,
+        communicator: Communicator | None = None,
+        probe: Callable[[nn.Module], Any] | None = None,
+        allow_single_worker: bool = False,
+        check_replicas_every: int = 100,
+    ) -> None:
+        # Optimizer.__init__ is not called: groups and state are those of ``optimizer``, and so are its step hooks.
+        self.optimizer, self.strategy, self.trigger = optimizer, strategy, trigger or EverySteps(16)
+        if strategy.needs_probe and (model is None or probe is None):
+            missing = " and ".join(name for name, given in (("model", model), ("probe", probe)) if given is None)
+            raise ValueError(
+                f"{strategy.name} measures gradients with a probe: pass {missing} to SyncOptimizer (a probe is a function "
+                "that computes the loss of one mini-batch with the model and calls backward)."
+            )
+        if communicator is None:
+            from adperception.optim.torch_communicator import TorchCommunicator
+
+            communicator = TorchCommunicator()
+        workers = communicator.members
+        if len(workers) < 2 and not allow_single_worker:
+            raise ValueError(
+                f"{strategy.name} needs at least two workers, but there is {len(workers)}. Start several with "
+                "torchrun --nproc-per-node=N, or pass allow_single_worker=True to train with the local optimizer alone."
+            )
+        self._communicator = communicator
+        self._names = {} if model is None else {id(p): name for name, p in model.named_parameters()}
+        params = FlatParams(self._trainable())
+        self.worker = Worker(
+            communicator.worker_id,
+            workers,
+            params,
+            optimizer,
+            extra=strategy.extra(len(workers), len(params.segments)),
+            loss_window=strategy.losses_averaged,
+            model=model,
+            probe=probe,
+        )
+        self.check_replicas_every = check_replicas_every
+        self.rounds_skipped = 0
+        self.skipped_steps = 0
+        self.tell: dict[str, Any] = {}
+        self.ticket_log: list[int] = []
+        self._own_tickets: list[int] = []
+        self._has_ticket = False
+        self._ticket_base = 0
+        self._steps_since_round = 0
+        self._swapped = False
+        self._started = False
+        self._sync_every = self.trigger.steps_per_round(len(workers))
+        self._members = workers
+        if not communicator.is_simulated:
+            communicator.run(self._start())
+
+    # What makes it a torch optimizer.
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """Those of the local optimizer."""
+        return self.optimizer.param_groups
+
+    @property
+    def state(self) -> Any:  # type: ignore[override]
+        """That of the local optimizer."""
+        return self.optimizer.state
+
+    @property
+    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
+        """Those of the local optimizer."""
+        return self.optimizer.defaults
+
+    def __getattr__(self, name: str) -> Any:
+        # Step hooks and the like.
+        if name == "optimizer":
+            raise AttributeError(name)
+        return getattr(self.optimizer, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError("SyncOptimizer cannot be copied or pickled; save state_dict().")
+
+    def __repr__(self) -> str:
+        return f"SyncOptimizer({self.optimizer!r}, {self.strategy!r}, {self.trigger!r})"
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As the local optimizer."""
+        self.optimizer.zero_grad(set_to_none)
+
+    def step(  # type: ignore[override]
+        self, closure: Callable[[], Any] | None = None, *, loss: Tensor | float | None = None
+    ) -> Any:
+        """One local step and, if it is due, a round.
+
+        Args:
+            closure: computes the loss and its gradients anew, for local optimizers that need it. However often it is
+                called, this is one step.
+            loss: the loss of this step's mini-batch, for strategies that elect by it; not needed with a closure that
+                returns it.
+
+        Returns:
+            What the local optimizer returns.
+
+        Raises:
+            ValueError: if the strategy needs losses and got none.
+        """
+        due = self.trigger.is_due(self.worker.steps + 1, len(self._members))
+        if not due and self._is_plain and not self._swapped:
+            return self._local_step(closure, loss)
+        return self._communicator.run(self.stepping(closure, loss=loss))
+
+    def stepping(self, closure: Callable[[], Any] | None = None, *, loss: Tensor | float | None = None) -> Requests:
+        """``step`` as a generator of requests, for ``Simulation``."""
+        if self._swapped:
+            raise RuntimeError("the consensus model is swapped in; leave consensus() before the next step.")
+        if not self._started:
+            yield from self._start()
+        if isinstance(self.trigger, Ticket):
+            yield from self._until_local_ticket(self.trigger)
+        steps = self.worker.steps + 1
+        alone = self._is_alone
+        due = not alone and self.trigger.is_due(steps, len(self._members))
+        if not alone and self.strategy.wants_gradients(steps - 1):
+            yield from self._averaged_gradients(closure)
+        joint = due and self.strategy.is_joint
+        if joint:
+            if loss is not None:
+                self.worker.losses.add(loss)
+            joint = yield from self._round(deferred=True)
+            result = self._local_step(closure, loss, noted=loss is not None)
+        else:
+            result = self._local_step(closure, loss)
+        if joint:
+            yield from self._finish_joint()
+        elif due and not self.strategy.is_joint:
+            yield from self._round(deferred=False)
+        if isinstance(self.trigger, Ticket):
+            # The next ticket is taken now: a worker that is to join a round should not keep the others waiting.
+            yield from self._until_local_ticket(self.trigger)
+        return result
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters on every worker at the same step; all go on from those of the first worker."""
+        self.optimizer.add_param_group(param_group)
+        self.adopt_new_parameters()
+
+    def adopt_new_parameters(self) -> None:
+        """Take in parameters of the local optimizer that require a gradient since lately (unfrozen ones)."""
+        self._communicator.run(self.adopting())
+
+    def adopting(self) -> Requests:
+        """``adopt_new_parameters`` as a generator of requests, for ``Simulation``."""
+        if not self._started:
+            yield from self._start()
+        params = self.worker.params
+        known = {id(p) for p in params.parameters}
+        fresh = [(name, p) for name, p in self._trainable() if id(p) not in known]
+        if not fresh:
+            return
+        moves = params.extend(fresh)
+        self.worker.resize_extra(self.strategy.extra(len(self.worker.workers), len(params.segments)))
+        yield from self._same_start()
+        self.strategy.resized(self.worker, moves)
+
+    # Saving and restoring.
+
+    def state_dict(self) -> dict[str, Any]:
+        """The local optimizer's state, and the strategy's; both belong to this worker."""
+        tensors, values = self.sync_state()
+        return {"optimizer": self.optimizer.state_dict(), "tensors": tensors, "values": values}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What ``state_dict`` gave, on the same worker of equally many."""
+        self.optimizer.load_state_dict(state_dict["optimizer"])
+        self.load_sync_state(state_dict["tensors"], state_dict["values"])
+
+    def sync_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What belongs to strategy and trigger: tensors by name, and plain values."""
+        worker = self.worker
+        if isinstance(self.trigger, Ticket) and self._steps_since_round:
+            raise RuntimeError(
+                f"with the trigger Ticket a run can be saved right after a round only, and this worker has done "
+                f"{self._steps_since_round} local steps since the last one. Save when SyncOptimizer.worker.rounds has grown."
+            )
+        tensors = {f"state/{name}": tensor for name, tensor in worker.state.items()}
+        tensors["losses"] = worker.losses.state()
+        values = {
+            "strategy": self.strategy.name,
+            "worker_id": worker.worker_id,
+            "members": list(self._members),
+            "workers": list(worker.workers),
+            "steps": worker.steps,
+            "rounds": worker.rounds,
+            "rounds_skipped": self.rounds_skipped,
+            "skipped_steps": self.skipped_steps,
+            "ticket_log": self.ticket_log,
+        }
+        return tensors, values
+
+    def load_sync_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """What ``sync_state`` gave.
+
+        Raises:
+            ValueError: if it is another strategy's, another worker's, of other workers, or does not fit the parameters.
+        """
+        worker = self.worker
+        here = (self.strategy.name, worker.worker_id, list(self._members))
+        saved = (values["strategy"], values["worker_id"], values["members"])
+        if here != saved:
+            raise ValueError(
+                "the saved state is of {} as worker {} of {}; this is {} as worker {} of {}. Resume with the same "
+                "strategy and workers, or start new ones from the consensus model.".format(*saved, *here)
+            )
+        for name, tensor in worker.state.items():
+            found = tensors.get(f"state/{name}")
+            if found is None or found.shape != tensor.shape:
+                raise ValueError(
+                    f'{self.strategy.name}: state "{name}" should have the shape {tuple(tensor.shape)}, the saved one has '
+                    f"{None if found is None else tuple(found.shape)}; it is of another model or other options."
+                )
+        for name, tensor in worker.state.items():
+            tensor.copy_(tensors[f"state/{name}"])
+        worker.losses.restore(tensors["losses"])
+        worker.steps, worker.rounds = values["steps"], values["rounds"]
+        self.rounds_skipped, self.skipped_steps = values["rounds_skipped"], values["skipped_steps"]
+        self.ticket_log = list(values["ticket_log"])
+        self._own_tickets, self._has_ticket, self._ticket_base = [], False, len(self.ticket_log)
+        worker.params.gather()
+        self._started = True
+
+    def restart_from(self, parameters: Tensor) -> None:
+        """Begin anew from parameters that are the same on all workers ((P,), a consensus): no momentum, fresh state."""
+        self.worker.vector.copy_(parameters)
+        self.worker.params.scatter()
+        self.optimizer.state.clear()
+        self.worker.losses.clear()
+        self.worker.state.clear()
+        self.strategy.start(self.worker)
+
+    # What can be looked at.
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Worker ids of all that are left."""
+        return self._members
+
+    @property
+    def report(self) -> RoundReport:
+        """What the last round did."""
+        return self.worker.report
+
+    @property
+    def memory_bytes(self) -> dict[str, int]:
+        """Bytes held beyond parameters and local optimizer: the strategy's own state and the shared scratch memory."""
+        worker = self.worker
+        state = sum(t.numel() * t.element_size() for t in worker.state.values())
+        return {"state": state, "scratch": worker.scratch.numel() * worker.scratch.element_size()}
+
+    def disagreement(self) -> float:
+        """Mean squared distance of the workers to what they were pulled to, in the round before the last one."""
+        distances = [note.distance for note in self.worker.notes.values() if not math.isnan(note.distance)]
+        return sum(distances) / len(distances) if distances else math.nan
+
+    # The consensus model; see ``consensus.py``.
+
+    def swapping_in(self) -> Requests:
+        """Put the consensus into the live parameters and keep the worker's own in the scratch memory."""
+        if not self._started:
+            yield from self._start()
+        self.worker.params.gather()
+        self.worker.notes = yield RollCall(self._note({}))
+        found = yield from self.strategy.consensus(self.worker)
+        yield Commit()
+        if not found:
+            raise RuntimeError(f"{self.strategy.name}: no worker has finite parameters, so there is no consensus.")
+        self._swapped = True
+        self._exchange()
+
+    def swap_out(self) -> None:
+        """Put the worker's own parameters back."""
+        if self._swapped:
+            self._exchange()
+            self._swapped = False
+
+    def _exchange(self) -> None:
+        for live, kept in chunks(self.worker.vector, self.worker.scratch_vector):
+            live_values = live.clone()
+            live.copy_(kept)
+            kept.copy_(live_values)
+        self.worker.params.scatter()
+
+    # How a step is made.
+
+    @property
+    def _is_alone(self) -> bool:
+        return len(self._members) < 2 and not self.strategy.runs_alone
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether a step without a round needs no communication."""
+        plain = self._started and not isinstance(self.trigger, Ticket)
+        return plain and not self.strategy.wants_gradients(self.worker.steps)
+
+    def _local_step(self, closure: Callable[[], Any] | None, loss: Tensor | float | None, *, noted: bool = False) -> Any:
+        worker = self.worker
+        if self.found_inf is not None and self._skips_for_scaler():
+            result = None
+        else:
+            result = self.optimizer.step() if closure is None else self.optimizer.step(closure)
+        if loss is None and isinstance(result, (Tensor, float)):
+            loss = result
+        if loss is not None and not noted:
+            worker.losses.add(loss)
+        worker.steps += 1
+        self._steps_since_round += 1
+        self._has_ticket = False
+        if not self._is_alone:
+            if loss is None and self.strategy.needs_loss:
+                raise ValueError(
+                    f"{self.strategy.name} elects leaders by their training loss: call step(loss=loss), or step(closure) "
+                    "with a closure that returns it."
+                )
+            if self.strategy.has_step_work:
+                self.strategy.after_step(worker, self._sync_every)
+        return result
+
+    @torch.no_grad()
+    def _skips_for_scaler(self) -> bool:
+        """Whether a GradScaler found infinities; otherwise gradients are unscaled, unless they are already."""
+        assert self.found_inf is not None
+        if float(self.found_inf):
+            self.skipped_steps += 1
+            return True
+        if self.grad_scale is not None:
+            gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+            torch._foreach_div_(gradients, float(self.grad_scale))
+        return False
+
+    def _averaged_gradients(self, closure: Callable[[], Any] | None) -> Requests:
+        if closure is not None:
+            raise ValueError(
+                f"{self.strategy.name} averages gradients before the step, so it cannot take a closure: compute the "
+                "gradients first and call step(loss=loss)."
+            )
+        while True:
+            try:
+                self.worker.notes = yield RollCall(self._note({}))
+                self._members = self.worker.members
+                yield from self.strategy.before_step(self.worker)
+                return
+            except RoundFailedError:
+                self._after_failure()
+                if self._is_alone:
+                    return
+
+    def _round(self, *, deferred: bool) -> Requests:
+        """One round; the answer is whether it was committed."""
+        worker = self.worker
+        worker.params.gather()
+        worker.params.check(self._trainable())
+        worker.deferred = deferred
+        try:
+            worker.notes = yield RollCall(self._note(self._checksums()))
+            worker.report = RoundReport(worker.members)
+            self._members = worker.members
+            self._compare_replicas()
+            with torch.no_grad():
+                yield from self.strategy.round(worker)
+        except RoundFailedError as error:
+            worker.drop_displacement()
+            self._after_failure()
+            _LOG.warning("round %d did not happen: %s", worker.rounds + 1, error)
+            return False
+        finally:
+            worker.deferred = False
+        self._round_done()
+        return True
+
+    def _finish_joint(self) -> Requests:
+        self.worker.apply_displacement()
+        try:
+            with torch.no_grad():
+                yield from self.strategy.finish(self.worker)
+        except RoundFailedError as error:
+            self._after_failure()
+            _LOG.warning("the second half of round %d did not happen: %s", self.worker.rounds, error)
+        self.worker.params.scatter()
+
+    def _round_done(self) -> None:
+        worker = self.worker
+        worker.params.scatter()
+        worker.rounds += 1
+        self._steps_since_round = 0
+        worker.losses.round_done()
+        self.rounds_skipped += worker.report.skipped
+        if isinstance(self.trigger, Ticket):
+            numbers = {n: member for member, note in worker.notes.items() for n in note.tell["tickets"]}
+            self.ticket_log.extend(numbers[n] for n in sorted(numbers))
+            self._own_tickets = []
+        self._sync_every = self.trigger.steps_per_round(len(self._members))
+
+    def _after_failure(self) -> None:
+        self.rounds_skipped += 1
+        self._members = self._communicator.members
+        self._has_ticket = False
+        self._own_tickets = []
+        self._ticket_base = len(self.ticket_log)
+
+    def _until_local_ticket(self, trigger: Ticket) -> Requests:
+        """Take tickets until one allows a local step; join a round for every other one."""
+        while not self._has_ticket and not self._is_alone:
+            number = self._replayed(trigger)
+            if number is None:
+                ticket = yield TakeTicket()
+                if trigger.is_local(ticket, len(self._members)):
+                    number = self._ticket_base + trigger.local_number(ticket, len(self._members))
+            if number is None or number < 0:
+                yield from self._round(deferred=False)
+            else:
+                self._own_tickets.append(number)
+                self._has_ticket = True
+
+    def _replayed(self, trigger: Ticket) -> int | None:
+        """The next local step of this worker in the log that is replayed, -1 for a round, ``None`` where it ends."""
+        log, group = trigger.replay or (), trigger.steps * len(self._members)
+        begin = self.worker.rounds * group
+        if begin + group > len(log):
+            self._ticket_base = max(self._ticket_base, begin)
+            return None
+        after = self._own_tickets[-1] if self._own_tickets else begin - 1
+        own = (n for n in range(max(after + 1, begin), begin + group) if log[n] == self.worker.worker_id)
+        return next(own, -1)
+
+    def _note(self, tell: dict[str, Any]) -> Note:
+        if isinstance(self.trigger, Ticket):
+            tell["tickets"] = self._own_tickets
+        return self.worker.note(self.strategy.election_loss(self.worker), {**tell, **self.tell})
+
+    # Workers that belong together.
+
+    def _start(self) -> Requests:
+        yield from self._same_start()
+        self.strategy.start(self.worker)
+        self._started = True
+
+    @torch.no_grad()
+    def _same_start(self) -> Requests:
+        """Compare names and shapes, then take over parameters and buffers of the first worker."""
+        worker = self.worker
+        worker.params.gather()
+        own = {"fingerprint": worker.params.fingerprint(), "tensors": len(worker.params.segments)}
+        notes = yield RollCall(self._note({**own, "elements": worker.params.numel, "strategy": repr(self.strategy)}))
+        worker.notes = notes
+        self._compare_workers()
+        first = worker.members[0]
+        worker.scratch_vector.copy_(worker.vector)
+        yield Broadcast(worker.scratch_vector, first)
+        buffers = [] if worker.model is None else [b for b in worker.model.buffers() if b.numel()]
+        received = [buffer.detach().clone().contiguous() for buffer in buffers]
+        for values in received:
+            yield Broadcast(values.view(-1), first)
+        yield Commit()
+        worker.vector.copy_(worker.scratch_vector)
+        worker.params.scatter()
+        for buffer, values in zip(buffers, received, strict=True):
+            buffer.copy_(values)
+
+    def _compare_workers(self) -> None:
+        notes = self.worker.notes
+        mine = notes[self.worker.worker_id].tell
+        for member, note in notes.items():
+            if note.tell["fingerprint"] != mine["fingerprint"]:
+                raise ValueError(
+                    f"worker {self.worker.worker_id} trains {mine['tensors']} tensors with {mine['elements']} elements, "
+                    f"worker {member} {note.tell['tensors']} with {note.tell['elements']}; names, shapes, precision and "
+                    "memory order must be the same on all workers. Build the same model and optimizer on each."
+                )
+            if note.tell["strategy"] != mine["strategy"]:
+                raise ValueError(
+                    f"worker {self.worker.worker_id} uses {mine['strategy']}, worker {member} {note.tell['strategy']}. "
+                    "Give all workers the same options."
+                )
+
+    def _checksums(self) -> dict[str, Any]:
+        every = self.check_replicas_every
+        if not every or not self.strategy.replicated or (self.worker.rounds + 1) % every:
+            return {}
+        state = self.worker.state
+        return {"checksums": {name: checksum(state[name]) for name in self.strategy.replicated if name in state}}
+
+    def _compare_replicas(self) -> None:
+        found = {member: note.tell.get("checksums") for member, note in self.worker.notes.items()}
+        sums = list(found.values())
+        if any(value != sums[0] for value in sums):
+            usual = max(sums, key=sums.count)
+            different = [member for member, value in found.items() if value != usual]
+            raise RuntimeError(
+                f"{self.strategy.name}: what all workers should hold alike ({', '.join(self.strategy.replicated)}) differs "
+                f"on worker {different} in round {self.worker.rounds + 1}. Memory was damaged, or a worker resumed from "
+                "another checkpoint; resume all workers from one."
+            )
+
+    def _trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Names and parameters of the local optimizer that require a gradient, shared ones once."""
+        seen: set[int] = set()
+        for number, group in enumerate(self.optimizer.param_groups):
+            for position, parameter in enumerate(group["params"]):
+                if parameter.requires_grad and id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield self._names.get(id(parameter), f"group {number}, parameter {position}"), parameter
