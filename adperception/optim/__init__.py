@@ -1,0 +1,1 @@
+"""Distributed optimisers on torch alone: strategies, graphs, triggers, local optimisers."""
