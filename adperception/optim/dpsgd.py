@@ -40,7 +40,7 @@ class DPSGD(Strategy):
 
     def start(self, worker: Worker) -> None:
         """Refuse a graph that does not connect the workers."""
-        self.schedule.at(0, worker.workers)
+        self.schedule.check(worker.workers)
 
     def round(self, worker: Worker) -> Requests:
         """Mix with the neighbours."""

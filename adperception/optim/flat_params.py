@@ -93,7 +93,7 @@ class FlatParams:
             for view, parameter in zip(self.views(self.vector), self.parameters, strict=True):
                 view.copy_(parameter)
                 if parameter.dtype == dtype:
-                    parameter.data = view
+                    parameter.data = view  # the only place that gives a parameter other memory
         self._copied = [p for p in self.parameters if p.dtype != dtype]
 
     def views(self, vector: Tensor) -> list[Tensor]:

@@ -188,8 +188,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         """``step`` as a generator of requests, for ``Simulation``."""
         if self._swapped:
             raise RuntimeError("the consensus model is swapped in; leave consensus() before the next step.")
-        if not self._started:
-            yield from self._start()
+        yield from self.starting()
         if isinstance(self.trigger, Ticket):
             yield from self._until_local_ticket(self.trigger)
         steps = self.worker.steps + 1
@@ -214,6 +213,11 @@ class SyncOptimizer(torch.optim.Optimizer):
             yield from self._until_local_ticket(self.trigger)
         return result
 
+    def starting(self) -> Requests:
+        """What a ``TorchCommunicator`` does when ``SyncOptimizer`` is made, for ``Simulation``: start from equal values."""
+        if not self._started:
+            yield from self._start()
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters on every worker at the same step; all go on from those of the first worker."""
         self.optimizer.add_param_group(param_group)
@@ -223,10 +227,10 @@ class SyncOptimizer(torch.optim.Optimizer):
         """Take in parameters of the local optimizer that require a gradient since lately (unfrozen ones)."""
         self._communicator.run(self.adopting())
 
+    @torch.no_grad()
     def adopting(self) -> Requests:
         """``adopt_new_parameters`` as a generator of requests, for ``Simulation``."""
-        if not self._started:
-            yield from self._start()
+        yield from self.starting()
         params = self.worker.params
         known = {id(p) for p in params.parameters}
         fresh = [(name, p) for name, p in self._trainable() if id(p) not in known]
@@ -338,10 +342,10 @@ class SyncOptimizer(torch.optim.Optimizer):
 
     # The consensus model; see ``consensus.py``.
 
+    @torch.no_grad()
     def swapping_in(self) -> Requests:
         """Put the consensus into the live parameters and keep the worker's own in the scratch memory."""
-        if not self._started:
-            yield from self._start()
+        yield from self.starting()
         self.worker.params.gather()
         self.worker.notes = yield RollCall(self._note({}))
         found = yield from self.strategy.consensus(self.worker)
@@ -351,6 +355,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         self._swapped = True
         self._exchange()
 
+    @torch.no_grad()
     def swap_out(self) -> None:
         """Put the worker's own parameters back."""
         if self._swapped:
@@ -411,6 +416,7 @@ class SyncOptimizer(torch.optim.Optimizer):
             torch._foreach_div_(gradients, float(self.grad_scale))
         return False
 
+    @torch.no_grad()
     def _averaged_gradients(self, closure: Callable[[], Any] | None) -> Requests:
         if closure is not None:
             raise ValueError(
@@ -428,6 +434,7 @@ class SyncOptimizer(torch.optim.Optimizer):
                 if self._is_alone:
                     return
 
+    @torch.no_grad()
     def _round(self, *, deferred: bool) -> Requests:
         """One round; the answer is whether it was committed."""
         worker = self.worker
@@ -439,8 +446,7 @@ class SyncOptimizer(torch.optim.Optimizer):
             worker.report = RoundReport(worker.members)
             self._members = worker.members
             self._compare_replicas()
-            with torch.no_grad():
-                yield from self.strategy.round(worker)
+            yield from self.strategy.round(worker)
         except RoundFailedError as error:
             worker.drop_displacement()
             self._after_failure()
@@ -451,11 +457,11 @@ class SyncOptimizer(torch.optim.Optimizer):
         self._round_done()
         return True
 
+    @torch.no_grad()
     def _finish_joint(self) -> Requests:
         self.worker.apply_displacement()
         try:
-            with torch.no_grad():
-                yield from self.strategy.finish(self.worker)
+            yield from self.strategy.finish(self.worker)
         except RoundFailedError as error:
             self._after_failure()
             _LOG.warning("the second half of round %d did not happen: %s", self.worker.rounds, error)
