@@ -201,6 +201,9 @@ class Worker:
         self.optimizer.state.clear()
         self.losses.clear()
         self.report.restarted = True
+        if self.deferred:  # the gradients at hand are of the parameters that are gone
+            for parameter in self.params.parameters:
+                parameter.grad = None
 
     def apply_displacement(self) -> None:
         """After the local step of a joint round: the pulls that were computed before it."""
