@@ -6,4 +6,78 @@ PostLocalSGD, SlowMo, DiLoCo, DPPF, DataParallel). Triggers: when a round happen
 Local optimisers and a scheduler that go with all of it: SAM, LPFSGD, EntropySGD, NesterovMomentum, AutoDrop.
 """
 
-from adperception.optim.al_dsgd_graphs import *  # noqa: F403
+from adperception.optim.al_dsgd_graphs import al_dsgd_graph
+from adperception.optim.aldsgd import ALDSGD
+from adperception.optim.collectives import (
+    AllReduce,
+    Broadcast,
+    Commit,
+    Communicator,
+    Mix,
+    Note,
+    RollCall,
+    RoundFailedError,
+    TakeTicket,
+)
+from adperception.optim.data_parallel import DataParallel, PostLocalSGD
+from adperception.optim.diloco import DiLoCo
+from adperception.optim.dppf import DPPF
+from adperception.optim.dpsgd import DPSGD
+from adperception.optim.easgd import EASGD
+from adperception.optim.graph_schedules import CompleteSchedule, FixedSchedule, GraphSchedule, RingSchedule
+from adperception.optim.graphs import Graph
+from adperception.optim.lgrawa import LGRAWA
+from adperception.optim.local_sgd import LocalSGD
+from adperception.optim.lsgd import LSGD
+from adperception.optim.matcha import MATCHA
+from adperception.optim.matcha_schedule import MATCHASchedule
+from adperception.optim.mgrawa import MGRAWA
+from adperception.optim.rotating_schedule import RotatingSchedule
+from adperception.optim.simulation import Compute, Simulation
+from adperception.optim.slow_mo import SlowMo
+from adperception.optim.strategy import Strategy
+from adperception.optim.sync_optimizer import SyncOptimizer
+from adperception.optim.triggers import EverySamples, EverySteps, Ticket, Trigger
+from adperception.optim.worker import RoundReport
+
+__all__ = [
+    "ALDSGD",
+    "DPPF",
+    "DPSGD",
+    "EASGD",
+    "LGRAWA",
+    "LSGD",
+    "MATCHA",
+    "MGRAWA",
+    "AllReduce",
+    "Broadcast",
+    "Commit",
+    "Communicator",
+    "CompleteSchedule",
+    "Compute",
+    "DataParallel",
+    "DiLoCo",
+    "EverySamples",
+    "EverySteps",
+    "FixedSchedule",
+    "Graph",
+    "GraphSchedule",
+    "LocalSGD",
+    "MATCHASchedule",
+    "Mix",
+    "Note",
+    "PostLocalSGD",
+    "RingSchedule",
+    "RollCall",
+    "RotatingSchedule",
+    "RoundFailedError",
+    "RoundReport",
+    "Simulation",
+    "SlowMo",
+    "Strategy",
+    "SyncOptimizer",
+    "TakeTicket",
+    "Ticket",
+    "Trigger",
+    "al_dsgd_graph",
+]

@@ -79,7 +79,9 @@ class FlatParams:
             raise ValueError(f"the parameters lie on {sorted(map(str, devices))}; move the model to one device first.")
         for name, parameter in parameters.items():
             if not parameter.dtype.is_floating_point:
-                raise ValueError(f'parameter "{name}" is {parameter.dtype}; only real floating-point ones can be mixed.')
+                raise ValueError(
+                    f'parameter "{name}" is {parameter.dtype}; only real floating-point ones can be mixed.'
+                )
         dtype = torch.float64 if any(p.dtype == torch.float64 for p in parameters.values()) else torch.float32
         segments, offset = [], 0
         for name, parameter in parameters.items():

@@ -68,7 +68,9 @@ class LSGD(Strategy):
         if self.loss_window is not None:
             require(self, "loss_window", self.loss_window, 1)
         if self.leader_metric not in ("train_loss", "probe_loss"):
-            raise ValueError(f'LSGD: leader_metric="{self.leader_metric}" is unknown. Available: train_loss, probe_loss.')
+            raise ValueError(
+                f'LSGD: leader_metric="{self.leader_metric}" is unknown. Available: train_loss, probe_loss.'
+            )
         require_order(self, self.order)
 
     @property

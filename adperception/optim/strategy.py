@@ -130,7 +130,9 @@ class Strategy(ABC):
         return worker.vector.clone()
 
 
-def require(strategy: Strategy, name: str, value: float, low: float, high: float = math.inf, *, low_open: bool = False) -> None:
+def require(
+    strategy: Strategy, name: str, value: float, low: float, high: float = math.inf, *, low_open: bool = False
+) -> None:
     """Check an option.
 
     Raises:

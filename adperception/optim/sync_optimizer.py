@@ -381,7 +381,9 @@ class SyncOptimizer(torch.optim.Optimizer):
         plain = self._started and not isinstance(self.trigger, Ticket)
         return plain and not self.strategy.wants_gradients(self.worker.steps)
 
-    def _local_step(self, closure: Callable[[], Any] | None, loss: Tensor | float | None, *, noted: bool = False) -> Any:
+    def _local_step(
+        self, closure: Callable[[], Any] | None, loss: Tensor | float | None, *, noted: bool = False
+    ) -> Any:
         worker = self.worker
         if self.found_inf is not None and self._skips_for_scaler():
             result = None

@@ -139,7 +139,9 @@ class Worker:
         assert self.model is not None
         result = run_probe(self.probe, self.model, self.params.parameters)[2]
         if result is None:
-            raise ValueError('leader_metric="probe_loss" needs a probe that returns its loss, and this one returned None.')
+            raise ValueError(
+                'leader_metric="probe_loss" needs a probe that returns its loss, and this one returned None.'
+            )
         return float(result)
 
     def mean(self) -> Requests:

@@ -37,7 +37,13 @@ def test_mixing_alone() -> None:
 
 def test_aldsgd_paper() -> None:
     strategy = ALDSGD(
-        QUARTER, best_weight=0.3, degree_weight=0.1, best_pull=0.1, degree_pull=0.1, leader_includes_self=False, order="joint"
+        QUARTER,
+        best_weight=0.3,
+        degree_weight=0.1,
+        best_pull=0.1,
+        degree_pull=0.1,
+        leader_includes_self=False,
+        order="joint",
     )
     near(ToyWorkers(strategy, X).step(), [1.7085, 1.745, 1.3125])
 
@@ -87,7 +93,11 @@ def test_complete_graph_is_averaging() -> None:
 def test_matcha_with_full_budget_is_dpsgd_with_the_best_weight() -> None:
     graph = al_dsgd_graph(0)
     starts = torch.randn(8, 3, dtype=torch.float64).tolist()
-    near(ToyWorkers(MATCHA(graph, budget=1.0), starts).step(3), ToyWorkers(DPSGD(FixedSchedule(graph)), starts).step(3), 1e-8)
+    near(
+        ToyWorkers(MATCHA(graph, budget=1.0), starts).step(3),
+        ToyWorkers(DPSGD(FixedSchedule(graph)), starts).step(3),
+        1e-8,
+    )
 
 
 def test_matcha_draws_differ_from_round_to_round_and_disagreement_shrinks() -> None:
@@ -99,7 +109,9 @@ def test_matcha_draws_differ_from_round_to_round_and_disagreement_shrinks() -> N
     assert len(edges) > 3
 
 
-@pytest.mark.parametrize("strategy", [DPSGD(), ALDSGD(), MATCHA(budget=1.0), DPSGD(order="joint"), ALDSGD(order="joint")])
+@pytest.mark.parametrize(
+    "strategy", [DPSGD(), ALDSGD(), MATCHA(budget=1.0), DPSGD(order="joint"), ALDSGD(order="joint")]
+)
 def test_a_worker_that_is_not_finite_restarts_from_its_neighbours(strategy: Strategy) -> None:
     workers = ToyWorkers(strategy, [[1.0], [math.nan], [3.0], [1.0]], lr=0.0)
     x = workers.step(losses=[1.0, math.nan, 2.0, 3.0])

@@ -130,7 +130,10 @@ def test_inequalities_on_isotropic_parabolas() -> None:
 
 
 def test_online_norms_need_no_probe_and_are_reset_as_released() -> None:
-    for strategy, kept in ((MGRAWA(norm_source="online", proximal=0), 0.0), (LGRAWA(norm_source="online", proximal=0), 3.0)):
+    for strategy, kept in (
+        (MGRAWA(norm_source="online", proximal=0), 0.0),
+        (LGRAWA(norm_source="online", proximal=0), 3.0),
+    ):
         workers = ToyWorkers(strategy, STARTS, lr=0.0, tensors=2, trigger=EverySteps(3))
         workers.step(3)
         assert float(workers.syncs[0].worker.state["norm_count"][0]) == kept

@@ -108,7 +108,9 @@ def test_gradient_that_only_some_workers_have() -> None:
 
 def test_closures_cannot_be_averaged() -> None:
     workers = ToyWorkers(DataParallel(), [[1.0]] * 2)
-    with pytest.raises(ValueError, match="DataParallel averages gradients before the step, so it cannot take a closure"):
+    with pytest.raises(
+        ValueError, match="DataParallel averages gradients before the step, so it cannot take a closure"
+    ):
         workers.step(closures=True)
 
 
