@@ -227,7 +227,7 @@ class AutoDrop(LRScheduler):
         if k == 1:
             self._vectors["average"] = position.clone()
         else:
-            # The k-th of the weights 1, 2, .. k is 2 / (k + 1) of their sum.
+            # What the last of the weights 1, 2, .. k is of their sum.
             self._vectors["average"].lerp_(position, 2 / (k + 1))
 
     def _drop(self) -> None:

@@ -51,7 +51,8 @@ class EntropySGD(OptimizerWrapper):
         mean_decay: in [0, 1); the paper's alpha.
         inner_weight_decay: wd', at least 0.
         outer_scaled_by_gamma: whether the outer gradient is multiplied by gamma.
-        seed: of the noise. Workers of distributed training should have different ones.
+        seed: of the noise. Workers with parameters of their own should have different ones. Under
+            DistributedDataParallel all need the same: mu is not averaged, so other noise would drive them apart.
 
     Raises:
         ValueError: for an option out of its range.

@@ -135,7 +135,7 @@ def test_drops_when_descent_turns_into_bouncing() -> None:
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss = (0.5 * (x + torch.randn(2000)) ** 2).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
     records: list[AutoDropRecord] = []
@@ -231,4 +231,4 @@ def test_impossible_options(options: dict[str, Any]) -> None:
 
 def test_it_needs_an_optimizer() -> None:
     with pytest.raises(TypeError, match="got Linear"):
-        AutoDrop(nn.Linear(1, 1))  # type: ignore[arg-type]
+        AutoDrop(nn.Linear(1, 1))

@@ -18,7 +18,7 @@ def half_square(x: Tensor, optimizer: Optimizer, seen: list[float] | None = None
             seen.append(x.flatten()[0].item())
         optimizer.zero_grad()
         loss = 0.5 * x.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
     return closure
@@ -45,7 +45,7 @@ def test_one_inner_step_without_memory_is_gradient_descent() -> None:
     plain = SGD([other], lr=0.1, momentum=0.9)
     for _ in range(5):
         optimizer.step(half_square(one, optimizer))
-        plain.step(half_square(other, plain))  # type: ignore[arg-type]
+        plain.step(half_square(other, plain))
     assert torch.allclose(one, other, atol=1e-14, rtol=0)
 
 

@@ -64,7 +64,7 @@ def test_the_gradient_is_that_of_the_convolved_loss() -> None:
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss = torch.sin(k * x).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
     optimizer.step(closure)
@@ -84,7 +84,7 @@ def averaging(net: nn.Module, optimizer: Optimizer, parts: list[Tensor], whole: 
         optimizer.zero_grad()
         losses = [net(part).square().mean() for part in (parts if whole else [next(left)])]
         loss = torch.stack(losses).sum() / len(losses)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
     return closure
@@ -107,7 +107,7 @@ def test_without_noise_it_is_the_base_optimizer(micro_batches: int) -> None:
                 continue
             optimizer.zero_grad()
             for part in parts:
-                (net(part).square().mean() / micro_batches).backward()  # type: ignore[no-untyped-call]
+                (net(part).square().mean() / micro_batches).backward()
             optimizer.step()
         results.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
     assert torch.equal(*results)
@@ -153,7 +153,7 @@ def test_seeds_differ_and_repeat() -> None:
         def closure(x: nn.Parameter = x, optimizer: Optimizer = optimizer) -> Tensor:
             optimizer.zero_grad()
             loss = x.square().sum()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return loss
 
         optimizer.step(closure)

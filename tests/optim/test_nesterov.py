@@ -15,7 +15,7 @@ def half_square(x: Tensor, optimizer: torch.optim.Optimizer, seen: list[float] |
         seen.append(x.item())
     optimizer.zero_grad()
     loss = 0.5 * x.square().sum()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     return loss
 
 
@@ -59,7 +59,7 @@ def test_alone_its_look_ahead_is_what_torch_keeps() -> None:
     theirs = SGD([other], lr=0.1, momentum=0.9, nesterov=True)
     for _ in range(20):
         ours.step(lambda: half_square(one, ours))
-        theirs.step(lambda: half_square(other, theirs))  # type: ignore[arg-type, return-value]
+        theirs.step(lambda: half_square(other, theirs))
         ahead = one + 0.9 * ours.state[one]["momentum_buffer"]
         assert ahead.item() == pytest.approx(other.item(), abs=1e-12)
 

@@ -17,7 +17,7 @@ def quadratic(x: Tensor, optimizer: Optimizer, seen: list[Tensor] | None = None)
     if seen is not None:
         seen.append(x.detach().clone())
     loss = 0.5 * (x[0] ** 2 + 4 * x[1] ** 2)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     return loss
 
 
@@ -50,7 +50,7 @@ def test_the_norm_is_over_all_groups_and_leaves_out_weight_decay() -> None:
         optimizer.zero_grad()
         points.append((a.item(), b.item()))
         loss = (3 * a + 4 * b).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
     optimizer.step(closure)
@@ -70,11 +70,11 @@ def test_without_radius_it_is_the_base_optimizer() -> None:
         def closure(net: nn.Module = net, optimizer: Optimizer = optimizer) -> Tensor:
             optimizer.zero_grad()
             loss: Tensor = net(torch.ones(4, 3)).square().mean()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return loss
 
         for _ in range(3):
-            optimizer.step(closure)  # type: ignore[arg-type]
+            optimizer.step(closure)
         results.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
     assert torch.equal(*results)
 
@@ -128,7 +128,7 @@ def test_leaves_a_valley_narrower_than_its_radius() -> None:
         def closure(x: nn.Parameter = x, optimizer: Optimizer = optimizer) -> Tensor:
             optimizer.zero_grad()
             loss = loss_of(x)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return loss
 
         for _ in range(800):

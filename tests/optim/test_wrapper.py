@@ -58,10 +58,10 @@ def train(net: nn.Module, optimizer: Optimizer, steps: range) -> list[float]:
         def closure(x: Tensor = x) -> Tensor:
             optimizer.zero_grad()
             loss: Tensor = (net(x) - x.sum(1, keepdim=True)).square().mean()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return loss
 
-        losses.append(float(optimizer.step(closure)))  # type: ignore[arg-type]
+        losses.append(float(optimizer.step(closure)))
     return losses
 
 
@@ -269,10 +269,10 @@ def test_no_value_is_read_back_per_step(make: Callable[[Any], Optimizer], monkey
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss: Tensor = net(torch.ones(2, 3)).square().mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
     if "AdamW" not in repr(getattr(optimizer, "base", None)):  # its step counter lies on the CPU
         for method in ("item", "__float__", "__bool__", "tolist"):
             monkeypatch.setattr(Tensor, method, refuse)
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)
