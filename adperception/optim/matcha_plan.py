@@ -145,8 +145,8 @@ def _most_connected(laplacians: Tensor, limit: float) -> tuple[Tensor, float]:
     """Maximise t subject to sum_j p_j L_j - t I >= 0 (semidefinite), sum_j p_j <= limit and 0 <= p_j <= 1.
 
     Newton's method on the logarithmic barrier (Boyd and Vandenberghe, "Convex optimization", 2004, section 11.6). The
-    inverse of the slack matrix after the next step, to first order and scaled to trace 1, is a dual solution Z: lambda_2
-    is at most the largest sum_j p_j <Z, L_j> that the budget allows, a fractional knapsack.
+    inverse of the slack matrix after the next step, to first order and scaled to trace 1, is a dual solution Z:
+    lambda_2 is at most the largest sum_j p_j <Z, L_j> that the budget allows, a fractional knapsack.
 
     Args:
         laplacians: (m, d, d), without their common null space.

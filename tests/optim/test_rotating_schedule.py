@@ -24,12 +24,14 @@ def fixed(*numbers: int) -> tuple[FixedSchedule, ...]:
     [(0, 0.7135, 0.6167), (3, 0.7433, 0.6854), (6, 0.6753, 0.6428), (9, 0.7640, 0.7042), (12, 0.8886, 0.7642)],
 )
 def test_published_contractions(first: int, two: float, three: float) -> None:
-    rotating = RotatingSchedule(fixed(first, first + 1, first + 2))
-    assert rotating.contraction(EIGHT, 6) == pytest.approx(three, abs=1e-4)
-    if first < 12:  # with 5 edges, two of the graphs are not always enough
-        rotating = RotatingSchedule(fixed(first, first + 1))
-        rotating.check(EIGHT)
-        assert rotating.contraction(EIGHT, 2) == pytest.approx(two, abs=1e-4)
+    assert RotatingSchedule(fixed(first, first + 1)).contraction(EIGHT, 2) == pytest.approx(two, abs=6e-5)
+    assert RotatingSchedule(fixed(first, first + 1, first + 2)).contraction(EIGHT, 6) == pytest.approx(three, abs=6e-5)
+
+
+def test_two_of_the_sparsest_graphs_are_not_always_enough() -> None:
+    RotatingSchedule(fixed(12, 13)).check(EIGHT)
+    with pytest.raises(ValueError, match=r"\(0, 1, 2, 3, 5, 6\) and \(4,\) and \(7,\), which would never agree"):
+        RotatingSchedule(fixed(12, 14)).check(EIGHT)
 
 
 def test_published_order() -> None:
