@@ -129,7 +129,7 @@ def check_names(settings: Settings) -> None:
     for evaluation in settings.evaluations:
         check(EVALUATIONS, evaluation)
     if settings.distributed is not None:
-        check(STRATEGIES, {"type": settings.distributed.get("type")})
+        STRATEGIES.find(settings.distributed)
 
 
 def _build(config: Config, settings: Settings, options: RunOptions, processes: Processes) -> Trainer:

@@ -155,7 +155,10 @@ def _build_graph(section: Mapping[str, Any], key: str, value: Any, workers: int)
     if isinstance(value, str) and value in named:
         return named[value](range(workers))
     if isinstance(value, Sequence) and not isinstance(value, str) and all(len(edge) == 2 for edge in value):
-        return Graph.from_edges(range(workers), [(int(i), int(j)) for i, j in value])
+        try:
+            return Graph.from_edges(range(workers), [(int(i), int(j)) for i, j in value])
+        except ValueError as error:
+            raise ValueError(f"{location_of(section, key)}{key}: {error}") from error
     raise ValueError(
         f'{location_of(section, key)}{key}={value!r} is no graph. Give "ring", "complete", "path", the number of a '
         "published graph (0 to 14, 8 workers), or a list of edges such as [[0, 1], [1, 2]]."
