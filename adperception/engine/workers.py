@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed as dist
+from torch.distributed.distributed_c10d import HashStore, TCPStore
 
 from adperception.engine.distributed import Processes, start_processes
 from adperception.engine.strategies import DistributedPlan
@@ -182,9 +183,9 @@ def start_workers(plan: DistributedPlan, device: str | None, address: StoreAddre
     if address is None and world_size > 1:
         communicator = TorchCommunicator(round_timeout_seconds=timeout, on_failure=plan.on_failure or "raise")
     elif address is None:
-        communicator = TorchCommunicator(store=dist.HashStore(), worker_id=0, workers=1)
+        communicator = TorchCommunicator(store=HashStore(), worker_id=0, workers=1)
     else:
-        store = dist.TCPStore(address.host, address.port, is_master=False, timeout=timedelta(seconds=60))
+        store = TCPStore(address.host, address.port, is_master=False, timeout=timedelta(seconds=60))
         communicator = TorchCommunicator(
             store=store,
             worker_id=rank,

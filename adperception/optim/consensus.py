@@ -6,7 +6,7 @@ they are either estimated anew, every worker on its own data, and pooled, or poo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -98,7 +98,7 @@ def consensus(
         swap.leave()
 
 
-def _average(sync: SyncOptimizer, tensors: list[Tensor]) -> Requests:
+def _average(sync: SyncOptimizer, tensors: Sequence[Tensor]) -> Requests:
     """Replace tensors by their means over the workers whose parameters are finite.
 
     Sums of equal float32 values are exact in float64, and so is the division, so what is equal everywhere stays so.
@@ -111,7 +111,7 @@ def _average(sync: SyncOptimizer, tensors: list[Tensor]) -> Requests:
         flat.zero_()
     yield AllReduce(flat)
     flat.div_(len(worker.healthy))
-    for tensor, values in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+    for tensor, values in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
         tensor.copy_(values.view(tensor.shape))
 
 

@@ -76,5 +76,5 @@ class EASGD(Strategy):
     def consensus(self, worker: Worker) -> Requests:
         """The centre."""
         worker.scratch_vector.copy_(worker.state["center"])
+        yield from ()
         return True
-        yield

@@ -84,8 +84,7 @@ class Strategy(ABC):
 
     def before_step(self, worker: Worker) -> Requests:
         """Before the local step ``worker.steps``, with the gradients at hand."""
-        return
-        yield
+        yield from ()
 
     def after_step(self, worker: Worker, sync_every: float) -> None:  # noqa: B027  most strategies do nothing here
         """After every local step, without communication.
@@ -101,8 +100,7 @@ class Strategy(ABC):
 
     def finish(self, worker: Worker) -> Requests:
         """The rest of a joint round, after the local step, for a method that communicates before and after it."""
-        return
-        yield
+        yield from ()
 
     def consensus(self, worker: Worker) -> Requests:
         """Leave the model that stands for all workers in the scratch vector: their mean, unless a method has another.
