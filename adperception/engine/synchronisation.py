@@ -1,4 +1,4 @@
-"""What a run with a strategy has beside its local optimizer: rounds, their log, the consensus model, per-worker state."""
+"""What a run with a strategy has beside its local optimizer: rounds, their log, the consensus, per-worker state."""
 
 from __future__ import annotations
 

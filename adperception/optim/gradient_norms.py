@@ -18,7 +18,8 @@ def present_norms(parameters: tuple[nn.Parameter, ...], device: torch.device) ->
     """L2 norms of the gradients.
 
     Returns:
-        (L,) float64 norms, 0 where there is no gradient; (L,) bool, where there is one. One fused operation, no waiting.
+        (L,) float64 norms, 0 where there is no gradient; (L,) bool, where there is one. One fused operation, no
+        waiting.
     """
     present = torch.tensor([p.grad is not None for p in parameters], device=device)
     norms = torch.zeros(len(parameters), dtype=torch.float64, device=device)

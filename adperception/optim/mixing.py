@@ -17,7 +17,9 @@ CHUNK_ELEMENTS = 1 << 20
 """Elements per message. Two chunks per neighbour are in memory at a time."""
 
 
-def add_up(out: Tensor, source: Tensor, own_weight: float, received: Sequence[Tensor], weights: tuple[float, ...]) -> None:
+def add_up(
+    out: Tensor, source: Tensor, own_weight: float, received: Sequence[Tensor], weights: tuple[float, ...]
+) -> None:
     """``out = own_weight * source + sum_j weights[j] * received[j]``, from left to right; all (n,).
 
     Values with weight 0 are left out, even if they are not finite.

@@ -85,8 +85,8 @@ class SyncOptimizer(torch.optim.Optimizer):
         if strategy.needs_probe and (model is None or probe is None):
             missing = " and ".join(name for name, given in (("model", model), ("probe", probe)) if given is None)
             raise ValueError(
-                f"{strategy.name} measures gradients with a probe: pass {missing} to SyncOptimizer (a probe is a function "
-                "that computes the loss of one mini-batch with the model and calls backward)."
+                f"{strategy.name} measures gradients with a probe: pass {missing} to SyncOptimizer (a probe is a "
+                "function that computes the loss of one mini-batch with the model and calls backward)."
             )
         if communicator is None:
             from adperception.optim.torch_communicator import TorchCommunicator
@@ -160,9 +160,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         """As the local optimizer."""
         self.optimizer.zero_grad(set_to_none)
 
-    def step(
-        self, closure: Callable[[], Any] | None = None, *, loss: Tensor | float | None = None
-    ) -> Any:
+    def step(self, closure: Callable[[], Any] | None = None, *, loss: Tensor | float | None = None) -> Any:
         """One local step and, if it is due, a round.
 
         Args:
@@ -212,7 +210,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         return result
 
     def starting(self) -> Requests:
-        """What a ``TorchCommunicator`` does when ``SyncOptimizer`` is made, for ``Simulation``: start from equal values."""
+        """Start from equal values, for ``Simulation``; over a real communicator the constructor does it."""
         if not self._started:
             yield from self._start()
 
@@ -257,7 +255,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         if isinstance(self.trigger, Ticket) and self._steps_since_round:
             raise RuntimeError(
                 f"with the trigger Ticket a run can be saved right after a round only, and this worker has done "
-                f"{self._steps_since_round} local steps since the last one. Save when SyncOptimizer.worker.rounds has grown."
+                f"{self._steps_since_round} local steps since the last one. Save when worker.rounds has grown."
             )
         tensors = {f"state/{name}": tensor for name, tensor in worker.state.items()}
         tensors["losses"] = worker.losses.state()
@@ -292,8 +290,8 @@ class SyncOptimizer(torch.optim.Optimizer):
             found = tensors.get(f"state/{name}")
             if found is None or found.shape != tensor.shape:
                 raise ValueError(
-                    f'{self.strategy.name}: state "{name}" should have the shape {tuple(tensor.shape)}, the saved one has '
-                    f"{None if found is None else tuple(found.shape)}; it is of another model or other options."
+                    f'{self.strategy.name}: state "{name}" should have the shape {tuple(tensor.shape)}, the saved one '
+                    f"has {None if found is None else tuple(found.shape)}; it is of another model or other options."
                 )
         for name, tensor in worker.state.items():
             tensor.copy_(tensors[f"state/{name}"])
@@ -315,7 +313,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         self.strategy.start(self.worker)
 
     def skip_step(self) -> None:
-        """Count a step without an update (a loss that is not finite), so that this worker keeps its place in the rounds."""
+        """Count a step without an update, so that this worker keeps its place in the rounds."""
         self.found_inf = torch.ones(())
         try:
             self.step(loss=math.nan)
@@ -410,8 +408,8 @@ class SyncOptimizer(torch.optim.Optimizer):
         if not self._is_alone:
             if loss is None and self.strategy.needs_loss:
                 raise ValueError(
-                    f"{self.strategy.name} elects leaders by their training loss: call step(loss=loss), or step(closure) "
-                    "with a closure that returns it."
+                    f"{self.strategy.name} elects leaders by their training loss: call step(loss=loss), or "
+                    "step(closure) with a closure that returns it."
                 )
             if self.strategy.has_step_work:
                 self.strategy.after_step(worker, self._sync_every)
@@ -565,9 +563,9 @@ class SyncOptimizer(torch.optim.Optimizer):
         for member, note in notes.items():
             if note.tell["fingerprint"] != mine["fingerprint"]:
                 raise ValueError(
-                    f"worker {self.worker.worker_id} trains {mine['tensors']} tensors with {mine['elements']} elements, "
-                    f"worker {member} {note.tell['tensors']} with {note.tell['elements']}; names, shapes, precision and "
-                    "memory order must be the same on all workers. Build the same model and optimizer on each."
+                    f"worker {self.worker.worker_id} trains {mine['tensors']} tensors with {mine['elements']} "
+                    f"elements, worker {member} {note.tell['tensors']} with {note.tell['elements']}; names, shapes, "
+                    "precision and memory order must be the same. Build the same model and optimizer on each."
                 )
             if note.tell["strategy"] != mine["strategy"]:
                 raise ValueError(
@@ -589,9 +587,9 @@ class SyncOptimizer(torch.optim.Optimizer):
             usual = max(sums, key=sums.count)
             different = [member for member, value in found.items() if value != usual]
             raise RuntimeError(
-                f"{self.strategy.name}: what all workers should hold alike ({', '.join(self.strategy.replicated)}) differs "
-                f"on worker {different} in round {self.worker.rounds + 1}. Memory was damaged, or a worker resumed from "
-                "another checkpoint; resume all workers from one."
+                f"{self.strategy.name}: what all workers should hold alike ({', '.join(self.strategy.replicated)}) "
+                f"differs on worker {different} in round {self.worker.rounds + 1}. Memory was damaged, or a worker "
+                "resumed from another checkpoint; resume all workers from one."
             )
 
     def _trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
