@@ -78,7 +78,7 @@ class CommunicationTime:
     link: Link
     step_seconds: float = 1e-4
     goodput: float = 0.94
-    request_seconds: float = 3e-5
+    request_seconds: float = 1e-4
 
     def __post_init__(self) -> None:
         for name, value in (("step_seconds", self.step_seconds), ("request_seconds", self.request_seconds)):
