@@ -54,6 +54,7 @@ class DistributedPlan:
             else raise.
         check_replicas_every: rounds between two comparisons of what must be equal on all workers; 0: never.
         allow_single_worker: run with one worker as well.
+        overlap: communicate while the next gradient is computed; for strategies with ``order="joint"``.
     """
 
     strategy: Strategy
@@ -63,6 +64,7 @@ class DistributedPlan:
     on_failure: Literal["raise", "regroup"] | None = None
     check_replicas_every: int = 100
     allow_single_worker: bool = False
+    overlap: bool = False
 
     def __post_init__(self) -> None:
         if self.sync_every_steps is not None and self.sync_every_samples is not None:
