@@ -105,7 +105,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """``TorchCommunicator``, imported when it is first asked for: some builds of torch have no ``torch.distributed``."""
+    """``TorchCommunicator``, imported when asked for: some builds of torch have no ``torch.distributed``."""
     if name == "TorchCommunicator":
         from adperception.optim.torch_communicator import TorchCommunicator
 
