@@ -6,7 +6,7 @@ read, so they cannot disagree about who is in.
 
 With T the round time-out: a roll call, a collective and a vote end after T; announcing oneself for the next epoch after
 1.2 T, because others may be stuck in a collective that long; connecting after 0.4 T, and announcing oneself once more,
-if that failed, after 0.5 T. When 2.9 T are over, the worker stops with an error.
+if that failed, after 0.5 T. A worker that is not connected 2.9 T after a failure stops with an error.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class Membership:
         groups = self._groups
         assert groups is not None, "a member that is not alone has groups"
         if not groups.has(among, device):
-            _in_time(lambda: groups.add(among, device, 0.9 * self._limit), self._limit)
+            _in_time(lambda: groups.add(among, device), self._limit)
         return groups
 
     def agree(self) -> None:
@@ -241,19 +241,22 @@ class Membership:
             start: since when this worker is blocked, on the monotonic clock.
             limit: how long to wait for them, in round time-outs.
         """
+        connected_at: float | None = None
         while len(expected) > 1:
             self._epoch += 1
-            seconds = min(limit * self._limit, start + _TOTAL * self._limit - time.monotonic())
-            if seconds <= 0:
-                self._stop_for(f"{self._where}: no new group within {_TOTAL} round time-outs after: {reason}")
-            present = self._hold(
-                RollCalls(self._store, f"{self._epoch}/announce", self._worker_id, expected), None, seconds
-            )
+            calls = RollCalls(self._store, f"{self._epoch}/announce", self._worker_id, expected)
+            present = self._hold(calls, None, limit * self._limit)
             missing = [worker for worker in expected if worker not in present.notes]
             if not self._regroups:
                 seen = f"; {name_workers(missing)} did not answer afterwards" if missing else ""
                 self._stop_for(f"{self._where} failed: {reason}{seen}")
             self._lose(missing, f"did not answer after: {reason}")
+            if missing and connected_at is not None:
+                # They have announced themselves before that: another failure, with the time limit of its own.
+                start = connected_at
+            connected_at = time.monotonic()
+            if connected_at > start + (_TOTAL - _CONNECT) * self._limit:
+                self._stop_for(f"{self._where}: no new group within {_TOTAL} round time-outs after: {reason}")
             expected = tuple(present.notes)
             if self._connect(expected):
                 return
@@ -277,7 +280,6 @@ class Membership:
                     f"{epoch}",
                     self._worker_id,
                     members,
-                    build_seconds=0.75 * limit,
                     timeout_seconds=self._limit,
                     nccl=self._nccl,
                 ),
@@ -362,7 +364,7 @@ class Membership:
 
 
 def _in_time(function: Callable[[], _Result], limit_seconds: float) -> _Result:
-    """Run something that connects to others, in a thread of its own: its own time-out can take longer than it says.
+    """Connect to others, in a thread of its own that may go on for longer.
 
     Raises:
         RuntimeError: it failed, or took too long.
@@ -370,7 +372,7 @@ def _in_time(function: Callable[[], _Result], limit_seconds: float) -> _Result:
     try:
         return BoundedCalls()(function, limit_seconds)
     except TimeoutError as error:
-        raise RuntimeError(str(error)) from error
+        raise RuntimeError(f"not all others were reached within {limit_seconds:g} s") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from adperception.optim.agreement import name_workers
+from adperception.optim.agreement import fingerprint, name_workers
 from adperception.optim.checksum import checksum
 from adperception.optim.collectives import (
     AllReduce,
@@ -33,7 +33,7 @@ from adperception.optim.collectives import (
 )
 from adperception.optim.communication_errors import CommunicatorError, ReplicasDifferError
 from adperception.optim.membership import LostWorker, Membership
-from adperception.optim.process_groups import ProcessGroups
+from adperception.optim.process_groups import ProcessGroups, own_connection
 from adperception.optim.request_checks import check_request
 from adperception.optim.traffic import sent_bytes
 
@@ -48,9 +48,10 @@ _made: Counter[tuple[str, tuple[int, ...], int]] = Counter()
 class TorchCommunicator:
     """One worker's end of the communication.
 
-    Without arguments it serves all ranks of ``torch.distributed``, over its store. With ``store``, ``worker_id`` and
-    ``workers`` it needs no initialised ``torch.distributed``: for workers that each run under a launcher of their own,
-    over a ``TCPStore`` in a process of its own (``tools/store.py``) that outlives them.
+    Without arguments it serves all ranks of ``torch.distributed``, over its store, which ends with the launcher that
+    hosts it, or with rank 0. With ``store``, ``worker_id`` and ``workers`` it needs no initialised
+    ``torch.distributed``: for workers that each run under a launcher of their own, over a ``TCPStore`` in a process of
+    its own (``tools/store.py``) that outlives them.
 
     All workers make their communicators in the same order, with the same options. A call of ``run`` that raises a
     ``CommunicatorError`` is the last one.
@@ -122,8 +123,8 @@ class TorchCommunicator:
         self.last_round_seconds = 0.0
         self.total_round_seconds = 0.0
         self._membership = Membership(
-            _own_connection(store) if len(ids) > 1 else store,
-            f"{name}/{'_'.join(map(str, ids))}/{made}",
+            own_connection(store) if len(ids) > 1 else store,
+            f"{name}/{fingerprint(ids)}/{made}",
             worker_id,
             ids,
             round_timeout_seconds=round_timeout_seconds,
@@ -259,11 +260,6 @@ class TorchCommunicator:
 def _tell_checksums(checksums: dict[str, int]) -> Requests:
     notes: dict[int, Note] = yield RollCall(Note(tell=checksums))
     return {worker: note.tell for worker, note in notes.items()}
-
-
-def _own_connection(store: Store) -> Store:
-    """A connection of one's own, where torch can make one: a thread that waits in a store blocks all others in it."""
-    return store.clone() if hasattr(store, "clone") else store
 
 
 def _of_torch_distributed(

@@ -2,9 +2,9 @@
 
 Processes are forked from a server that has imported torch, so that one starts within some 50 ms::
 
-    with WorkerPool() as pool:
-        outcomes = pool.run(work, 3, timeout_seconds=10)           # work(place, *arguments) in 3 processes
-        outcomes[1].returned, outcomes[2].exit_code
+    pool = WorkerPool()
+    outcomes = pool.run(work, 3, timeout_seconds=10)  # work(place, *arguments) in 3 processes
+    outcomes[1].returned, outcomes[2].exit_code
 
     def work(place: Place) -> list[float]:
         communicator = place.communicator(round_timeout_seconds=1.0, on_failure="regroup")
@@ -35,7 +35,7 @@ from adperception.optim.collectives import AllReduce, Broadcast, Commit, Mix, Re
 from adperception.optim.membership import Membership
 from adperception.optim.torch_communicator import TorchCommunicator
 
-PRELOADED = ["torch", "torch.distributed", "pytest", "adperception.optim.torch_communicator"]
+PRELOADED = ("torch", "torch.distributed", "pytest", "adperception.optim.torch_communicator")
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,16 @@ class Outcome:
 class WorkerPool:
     """Starts worker processes. Made once, used many times.
 
+    Args:
+        preload: modules that the server of the first pool of this process imports before it forks.
+
     Attributes:
         store: the store of the last ``run``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, preload: Sequence[str] = PRELOADED) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(PRELOADED)
+        self._context.set_forkserver_preload(list(preload))
         self.store: dist.TCPStore
 
     def run(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from torch import distributed as dist
 
-from adperception.optim.agreement import Present, RollCalls, Verdict, Votes, name_workers
+from adperception.optim.agreement import Present, RollCalls, Verdict, Votes, fingerprint, name_workers
 
 
 def together(functions: list[Callable[[], Any]]) -> list[Any]:
@@ -22,6 +22,12 @@ def together(functions: list[Callable[[], Any]]) -> list[Any]:
 
 def test_names() -> None:
     assert [name_workers(ids) for ids in ((), (2,), (0, 3))] == ["no worker", "worker 2", "workers 0, 3"]
+
+
+def test_fingerprints() -> None:
+    assert fingerprint((0, 1)) == fingerprint([0, 1])
+    assert len({fingerprint(ids) for ids in ((0, 1), (0, 2), (0, 1, 2), (12,), (1, 2))}) == 5
+    assert len(fingerprint(range(10_000))) < 20
 
 
 def test_everybody_gets_all_notes() -> None:

@@ -20,7 +20,7 @@ def each(members: tuple[int, ...], function: Callable[[ProcessGroups, int], Any]
     store = dist.HashStore()
 
     def run(worker: int) -> Any:
-        groups = ProcessGroups(store, "g", worker, members, build_seconds=5.0, timeout_seconds=1.0)
+        groups = ProcessGroups(store, "g", worker, members, timeout_seconds=1.0)
         return function(groups, worker)
 
     with ThreadPoolExecutor(len(members)) as threads:
@@ -43,7 +43,7 @@ def test_groups_of_some_members_are_built_once() -> None:
     def pairs(groups: ProcessGroups, worker: int) -> tuple[bool, list[float], bool]:
         pair = (1, 2) if worker in (1, 2) else (0, 3)
         before = groups.has(pair, CPU)
-        groups.add(pair, CPU, 5.0)
+        groups.add(pair, CPU)
         values = []
         for root in pair:
             tensor = torch.tensor([float(worker)])
@@ -58,7 +58,7 @@ def test_groups_of_some_members_are_built_once() -> None:
 def test_absent_member() -> None:
     start = time.monotonic()
     with pytest.raises(RuntimeError):
-        ProcessGroups(dist.HashStore(), "g", 0, (0, 1), build_seconds=0.3, timeout_seconds=9.0)
+        ProcessGroups(dist.HashStore(), "g", 0, (0, 1), timeout_seconds=0.3)
     assert time.monotonic() - start < 3.0
 
 
