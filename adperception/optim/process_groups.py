@@ -18,19 +18,15 @@ from adperception.optim.mixing import mix_over_gloo, mix_over_nccl
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
-__all__ = ["ProcessGroups", "own_connection"]
-
-
-def own_connection(store: Store) -> Store:
-    """A connection of one's own, where torch can make one: a thread that waits in a store blocks all others in it."""
-    return store.clone() if hasattr(store, "clone") else store
+__all__ = ["ProcessGroups"]
 
 
 class ProcessGroups:
     """gloo among the members, NCCL for their GPU tensors where it is wanted, and groups for parts of the members.
 
     Args:
-        store: keys go below the prefix, which belongs to these groups alone.
+        store: a connection that nobody else uses while groups are built, because they wait in it; keys go below the
+            prefix, which belongs to these groups alone.
         prefix: see ``store``.
         worker_id: this worker.
         members: worker ids in ascending order; a worker's place is its rank.
@@ -74,7 +70,7 @@ class ProcessGroups:
             RuntimeError: one of them could not be reached in time.
         """
         backend, ids = self._key(among, device)
-        store = PrefixStore(f"{backend}/{fingerprint(ids)}", own_connection(self._store))
+        store = PrefixStore(f"{backend}/{fingerprint(ids)}", self._store)
         rank = ids.index(self._worker_id)
         group: Any
         if backend == "nccl":

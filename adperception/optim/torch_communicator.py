@@ -32,8 +32,8 @@ from adperception.optim.collectives import (
     RoundFailedError,
 )
 from adperception.optim.communication_errors import CommunicatorError, ReplicasDifferError
-from adperception.optim.membership import LostWorker, Membership
-from adperception.optim.process_groups import ProcessGroups, own_connection
+from adperception.optim.membership import LostWorker, Membership, own_connection
+from adperception.optim.process_groups import ProcessGroups
 from adperception.optim.request_checks import check_request
 from adperception.optim.traffic import sent_bytes
 
@@ -58,7 +58,8 @@ class TorchCommunicator:
 
     Args:
         group: the ranks that take part; ``None``: all. Only says who; its own collectives are untouched.
-        store: where workers agree; a new one for each run, or with another ``name``.
+        store: where workers agree; a new one for each run, or with another ``name``. No other thread may wait in this
+            object, which makes its owner's rounds wait too.
         worker_id: this worker, one of ``workers``.
         workers: all worker ids, or how many there are.
         round_timeout_seconds: how long to wait for others in a roll call, in a collective and in a vote. It has to be
@@ -109,6 +110,7 @@ class TorchCommunicator:
             raise ValueError('on_failure="regroup" needs backend="gloo": NCCL ends processes whose peers are lost')
         if store is None:
             store, worker_id, ids, found = _of_torch_distributed(group, worker_id, workers)
+            store = own_connection(store)
             backend = backend or ("gloo" if on_failure == "regroup" else found)
         else:
             worker_id, ids = _of_arguments(group, worker_id, workers)
@@ -123,7 +125,7 @@ class TorchCommunicator:
         self.last_round_seconds = 0.0
         self.total_round_seconds = 0.0
         self._membership = Membership(
-            own_connection(store) if len(ids) > 1 else store,
+            store,
             f"{name}/{fingerprint(ids)}/{made}",
             worker_id,
             ids,

@@ -19,6 +19,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 import traceback
@@ -60,6 +61,16 @@ class Place:
         """This worker's end of the communication."""
         options = {"start_timeout_seconds": 20.0, **options}
         return TorchCommunicator(store=self.store(), worker_id=self.worker_id, workers=self.workers, **options)
+
+
+def new_store() -> dist.TCPStore:
+    """A store in this process.
+
+    It listens on an IPv4 socket: on its own, IPv6 one it asks name servers about 127.0.0.1 whenever a worker connects.
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    return dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
 
 
 @dataclass
@@ -113,7 +124,7 @@ class WorkerPool:
             port: of a store that is there already; ``None``: a new one.
         """
         if port is None:
-            self.store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+            self.store = new_store()
             port = self.store.port
         start = time.monotonic()
         outcomes = [Outcome() for _ in range(workers)]
