@@ -22,6 +22,7 @@ from adperception.optim.collectives import (
     RoundFailedError,
     TakeTicket,
 )
+from adperception.optim.communication_errors import ReplicasDifferError
 from adperception.optim.flat_params import FlatParams, chunks
 from adperception.optim.strategy import Strategy
 from adperception.optim.triggers import EverySteps, Ticket, Trigger
@@ -634,7 +635,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         if any(value != sums[0] for value in sums):
             usual = max(sums, key=sums.count)
             different = [member for member, value in found.items() if value != usual]
-            raise RuntimeError(
+            raise ReplicasDifferError(
                 f"{self.strategy.name}: what all workers should hold alike ({', '.join(self.strategy.replicated)}) "
                 f"differs on worker {different} in round {self.worker.rounds + 1}. Memory was damaged, or a worker "
                 "resumed from another checkpoint; resume all workers from one."
