@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -58,6 +60,8 @@ class SyncOptimizer(torch.optim.Optimizer):
         worker: parameters, memory and bookkeeping of this worker.
         rounds_skipped: rounds that failed or had nobody to pull to.
         skipped_steps: local steps left out by a ``GradScaler``.
+        left_out: how often each worker, by its id, was left out because its parameters, its loss or (where gradients are
+            averaged) its gradients were not finite.
         tell: plain values that this worker tells the others at the next roll call.
         ticket_log: with ``Ticket``, the worker of every local step, in the order of the tickets.
 
@@ -114,6 +118,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         self.check_replicas_every = check_replicas_every
         self.rounds_skipped = 0
         self.skipped_steps = 0
+        self.left_out: Counter[int] = Counter()
         self.tell: dict[str, Any] = {}
         self.ticket_log: list[int] = []
         self._own_tickets: list[int] = []
@@ -270,6 +275,7 @@ class SyncOptimizer(torch.optim.Optimizer):
             "rounds": worker.rounds,
             "rounds_skipped": self.rounds_skipped,
             "skipped_steps": self.skipped_steps,
+            "left_out": {str(member): count for member, count in self.left_out.items()},
             "ticket_log": self.ticket_log,
         }
         return tensors, values
@@ -300,6 +306,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         worker.losses.restore(tensors["losses"])
         worker.steps, worker.rounds = values["steps"], values["rounds"]
         self.rounds_skipped, self.skipped_steps = values["rounds_skipped"], values["skipped_steps"]
+        self.left_out = Counter({int(member): count for member, count in values["left_out"].items()})
         self.ticket_log = list(values["ticket_log"])
         self._own_tickets, self._has_ticket, self._ticket_base = [], False, len(self.ticket_log)
         worker.params.gather()
@@ -423,11 +430,17 @@ class SyncOptimizer(torch.optim.Optimizer):
         if float(self.found_inf):
             self.skipped_steps += 1
             return True
+        self._unscale()
+        return False
+
+    @torch.no_grad()
+    def _unscale(self) -> None:
+        """Divide the gradients by a GradScaler's factor, unless that was done."""
         scale = self.__dict__.get("grad_scale")
         if scale is not None:
             gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
             torch._foreach_div_(gradients, float(scale))
-        return False
+            self.grad_scale = None
 
     @torch.no_grad()
     def _averaged_gradients(self, closure: Callable[[], Any] | None) -> Requests:
@@ -436,16 +449,21 @@ class SyncOptimizer(torch.optim.Optimizer):
                 f"{self.strategy.name} averages gradients before the step, so it cannot take a closure: compute the "
                 "gradients first and call step(loss=loss)."
             )
-        while True:
+        worker = self.worker
+        self._unscale()
+        healthy = worker.gradients_are_finite()
+        while not self._is_alone:
             try:
-                self.worker.notes = yield RollCall(self._note({}))
-                self._members = self.worker.members
-                yield from self.strategy.before_step(self.worker)
-                return
+                worker.notes = yield RollCall(dataclasses.replace(self._note({}), healthy=healthy))
+                self._members = worker.members
+                yield from self.strategy.before_step(worker)
             except RoundFailedError:
                 self._after_failure()
-                if self._is_alone:
-                    return
+                continue
+            self.left_out.update(_not_in(worker.healthy, worker.members))
+            if worker.healthy and "found_inf" in self.__dict__:
+                self.found_inf = torch.zeros(())  # what this worker found is not in the mean
+            return
 
     @torch.no_grad()
     def _round(self, *, deferred: bool) -> Requests:
@@ -456,7 +474,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         worker.deferred = deferred
         try:
             worker.notes = yield RollCall(self._note(self._checksums()))
-            worker.report = RoundReport(worker.members)
+            worker.report = RoundReport(worker.members, _not_in(worker.healthy, worker.members))
             self._members = worker.members
             self._compare_replicas()
             yield from self.strategy.round(worker)
@@ -487,6 +505,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         self._steps_since_round = 0
         worker.losses.round_done()
         self.rounds_skipped += worker.report.skipped
+        self.left_out.update(worker.report.unhealthy)
         if isinstance(self.trigger, Ticket):
             numbers = {n: member for member, note in worker.notes.items() for n in note.tell["tickets"]}
             self.ticket_log.extend(numbers[n] for n in sorted(numbers))
@@ -602,3 +621,7 @@ class SyncOptimizer(torch.optim.Optimizer):
                 if parameter.requires_grad and id(parameter) not in seen:
                     seen.add(id(parameter))
                     yield self._names.get(id(parameter), f"group {number}, parameter {position}"), parameter
+
+
+def _not_in(some: Sequence[int], of: Sequence[int]) -> tuple[int, ...]:
+    return tuple(member for member in of if member not in some)
