@@ -128,7 +128,6 @@ class SyncOptimizer(torch.optim.Optimizer):
         self._swapped = False
         self._started = False
         self._sync_every = self.trigger.steps_per_round(len(workers))
-        self._members = workers
         if not communicator.is_simulated:
             communicator.run(self._start())
 
@@ -182,7 +181,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: if the strategy needs losses and got none.
         """
-        due = self.trigger.is_due(self.worker.steps + 1, len(self._members))
+        due = self.trigger.is_due(self.worker.steps + 1, len(self.members))
         if not due and self._is_plain and not self._swapped:
             return self._local_step(closure, loss)
         return self._communicator.run(self.stepping(closure, loss=loss))
@@ -196,7 +195,7 @@ class SyncOptimizer(torch.optim.Optimizer):
             yield from self._until_local_ticket(self.trigger)
         steps = self.worker.steps + 1
         alone = self._is_alone
-        due = not alone and self.trigger.is_due(steps, len(self._members))
+        due = not alone and self.trigger.is_due(steps, len(self.members))
         if not alone and self.strategy.wants_gradients(steps - 1):
             yield from self._averaged_gradients(closure)
         joint = due and self.strategy.is_joint
@@ -269,7 +268,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         values = {
             "strategy": self.strategy.name,
             "worker_id": worker.worker_id,
-            "members": list(self._members),
+            "members": list(self.members),
             "workers": list(worker.workers),
             "steps": worker.steps,
             "rounds": worker.rounds,
@@ -287,7 +286,7 @@ class SyncOptimizer(torch.optim.Optimizer):
             ValueError: if it is another strategy's, another worker's, of other workers, or does not fit the parameters.
         """
         worker = self.worker
-        here = (self.strategy.name, worker.worker_id, list(self._members))
+        here = (self.strategy.name, worker.worker_id, list(self.members))
         saved = (values["strategy"], values["worker_id"], values["members"])
         if here != saved:
             raise ValueError(
@@ -339,7 +338,7 @@ class SyncOptimizer(torch.optim.Optimizer):
     @property
     def members(self) -> tuple[int, ...]:
         """Worker ids of all that are left."""
-        return self._members
+        return self._communicator.members
 
     @property
     def report(self) -> RoundReport:
@@ -391,7 +390,7 @@ class SyncOptimizer(torch.optim.Optimizer):
 
     @property
     def _is_alone(self) -> bool:
-        return len(self._members) < 2 and not self.strategy.runs_alone
+        return len(self.members) < 2 and not self.strategy.runs_alone
 
     @property
     def _is_plain(self) -> bool:
@@ -455,7 +454,6 @@ class SyncOptimizer(torch.optim.Optimizer):
         while not self._is_alone:
             try:
                 worker.notes = yield RollCall(dataclasses.replace(self._note({}), healthy=healthy))
-                self._members = worker.members
                 yield from self.strategy.before_step(worker)
             except RoundFailedError:
                 self._after_failure()
@@ -475,7 +473,6 @@ class SyncOptimizer(torch.optim.Optimizer):
         try:
             worker.notes = yield RollCall(self._note(self._checksums()))
             worker.report = RoundReport(worker.members, _not_in(worker.healthy, worker.members))
-            self._members = worker.members
             self._compare_replicas()
             yield from self.strategy.round(worker)
         except RoundFailedError as error:
@@ -510,11 +507,10 @@ class SyncOptimizer(torch.optim.Optimizer):
             numbers = {n: member for member, note in worker.notes.items() for n in note.tell["tickets"]}
             self.ticket_log.extend(numbers[n] for n in sorted(numbers))
             self._own_tickets = []
-        self._sync_every = self.trigger.steps_per_round(len(self._members))
+        self._sync_every = self.trigger.steps_per_round(len(self.members))
 
     def _after_failure(self) -> None:
         self.rounds_skipped += 1
-        self._members = self._communicator.members
         self._has_ticket = False
         self._own_tickets = []
         self._ticket_base = len(self.ticket_log)
@@ -525,8 +521,8 @@ class SyncOptimizer(torch.optim.Optimizer):
             number = self._replayed(trigger)
             if number is None:
                 ticket = yield TakeTicket()
-                if trigger.is_local(ticket, len(self._members)):
-                    number = self._ticket_base + trigger.local_number(ticket, len(self._members))
+                if trigger.is_local(ticket, len(self.members)):
+                    number = self._ticket_base + trigger.local_number(ticket, len(self.members))
             if number is None or number < 0:
                 yield from self._round(deferred=False)
             else:
@@ -535,7 +531,7 @@ class SyncOptimizer(torch.optim.Optimizer):
 
     def _replayed(self, trigger: Ticket) -> int | None:
         """The next local step of this worker in the log that is replayed, -1 for a round, ``None`` where it ends."""
-        log, group = trigger.replay or (), trigger.steps * len(self._members)
+        log, group = trigger.replay or (), trigger.steps * len(self.members)
         begin = self.worker.rounds * group
         if begin + group > len(log):
             self._ticket_base = max(self._ticket_base, begin)
