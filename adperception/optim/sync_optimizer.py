@@ -47,7 +47,8 @@ class SyncOptimizer(torch.optim.Optimizer):
         optimizer: the local optimizer. Only parameters that require a gradient take part.
         strategy: what happens in a round.
         trigger: when there is one.
-        model: for strategies with a probe, for names in messages, and so that buffers start equal.
+        model: for strategies with a probe, for names in messages, and so that buffers start equal and come back where a
+            worker's parameters were not finite.
         communicator: how to reach the other workers; ``None``: the world group of ``torch.distributed``.
         probe: called with the model, computes the loss of a mini-batch and its gradients. Gradients, batch-norm
             statistics and random generators are put back afterwards.
@@ -474,6 +475,7 @@ class SyncOptimizer(torch.optim.Optimizer):
             worker.notes = yield RollCall(self._note(self._checksums()))
             worker.report = RoundReport(worker.members, _not_in(worker.healthy, worker.members))
             self._compare_replicas()
+            yield from self._mend()
             yield from self.strategy.round(worker)
         except RoundFailedError as error:
             worker.drop_displacement()
@@ -484,6 +486,22 @@ class SyncOptimizer(torch.optim.Optimizer):
             worker.deferred = False
         self._round_done()
         return True
+
+    def _mend(self) -> Requests:
+        """Workers whose parameters are not finite take over the rest of the model (buffers, averages) from a fit one.
+
+        What a forward pass of theirs updates is not finite either, and no round replaces it.
+        """
+        worker = self.worker
+        if worker.model is None or not worker.healthy or not worker.report.unhealthy:
+            return
+        in_rounds = {id(parameter) for parameter in worker.params.parameters}
+        others = [t for t in (*worker.model.parameters(), *worker.model.buffers()) if id(t) not in in_rounds]
+        received = yield from _of_worker(worker.healthy[0], others)
+        yield Commit()
+        if not worker.is_healthy:
+            for tensor, values in received:
+                tensor.copy_(values)
 
     @torch.no_grad()
     def _finish_joint(self) -> Requests:
@@ -564,14 +582,11 @@ class SyncOptimizer(torch.optim.Optimizer):
         first = worker.members[0]
         worker.scratch_vector.copy_(worker.vector)
         yield Broadcast(worker.scratch_vector, first)
-        buffers = [] if worker.model is None else [b for b in worker.model.buffers() if b.numel()]
-        received = [buffer.detach().clone().contiguous() for buffer in buffers]
-        for values in received:
-            yield Broadcast(values.view(-1), first)
+        received = yield from _of_worker(first, [] if worker.model is None else worker.model.buffers())
         yield Commit()
         worker.vector.copy_(worker.scratch_vector)
         worker.params.scatter()
-        for buffer, values in zip(buffers, received, strict=True):
+        for buffer, values in received:
             buffer.copy_(values)
 
     def _compare_workers(self) -> None:
@@ -617,6 +632,14 @@ class SyncOptimizer(torch.optim.Optimizer):
                 if parameter.requires_grad and id(parameter) not in seen:
                     seen.add(id(parameter))
                     yield self._names.get(id(parameter), f"group {number}, parameter {position}"), parameter
+
+
+def _of_worker(root: int, tensors: Iterable[Tensor]) -> Requests:
+    """Pairs of each tensor and what worker ``root`` has there."""
+    received = [(tensor, tensor.detach().clone().contiguous()) for tensor in tensors if tensor.numel()]
+    for _, values in received:
+        yield Broadcast(values.view(-1), root)
+    return received
 
 
 def _not_in(some: Sequence[int], of: Sequence[int]) -> tuple[int, ...]:

@@ -35,7 +35,8 @@ from adperception.optim.collectives import AllReduce, Broadcast, Commit, Mix, Re
 from adperception.optim.membership import Membership
 from adperception.optim.torch_communicator import TorchCommunicator
 
-PRELOADED = ["torch", "torch.distributed", "pytest", "adperception.optim.torch_communicator"]
+# torch._dynamo: the first optimizer that is made imports it, which takes a second.
+PRELOADED = ("torch", "torch.distributed", "torch._dynamo", "pytest", "adperception.optim.torch_communicator")
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,17 @@ class Outcome:
 class WorkerPool:
     """Starts worker processes. Made once, used many times.
 
+    Args:
+        preload: further modules that the server imports, once for all workers.
+
     Attributes:
         store: the store of the last ``run``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, preload: Sequence[str] = ()) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(PRELOADED)
+        # Counts for the first pool of a process, whose server serves all of them.
+        self._context.set_forkserver_preload([*PRELOADED, *preload])
         self.store: dist.TCPStore
 
     def run(
