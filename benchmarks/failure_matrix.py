@@ -1,6 +1,6 @@
 """Failures at random places of training with every strategy: do the others go on as documented, and how soon?
 
-``python benchmarks/failure_matrix.py [--points N] [--strategies A B] [--failures ...] [--seed S] [--jobs J] [--json FILE]``
+``python benchmarks/failure_matrix.py [--points N] [--strategies ...] [--failures ...] [--seed S] [--jobs J]``
 
 A run is four processes with ``TorchCommunicator(store=..., on_failure="regroup", round_timeout_seconds=3)`` over gloo,
 24 steps of a small network, a round every 3, a checkpoint every 4. One of them fails (tests/optim/failure_runs.py):

@@ -1,8 +1,8 @@
 """Runs of four workers with one failure at a random place, and what has to come of it.
 
-Used by ``test_failures.py`` (one place of each failure) and ``benchmarks/failure_matrix.py`` (many). Every worker trains
-a small network on data of its own, with a round every ``SYNC_EVERY`` steps and a checkpoint every ``SAVE_EVERY``. What
-has to happen is in ``docs/failures.md``; ``problems`` says what of it did not.
+Used by ``test_failures.py`` (one place of each failure) and ``benchmarks/failure_matrix.py`` (many). Every worker
+trains a small network on data of its own, with a round every ``SYNC_EVERY`` steps and a checkpoint every ``SAVE_EVERY``.
+What has to happen is in ``docs/failures.md``; ``problems`` says what of it did not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ from faults import Faulty, Kill, Outcome, Place, Slow, kill_oneself
 PRELOADED = ("adperception.checkpoint.optimizer_state", "adperception.checkpoint.save", "adperception.engine.workers")
 """For ``WorkerPool``."""
 
-WORKERS, STEPS, SYNC_EVERY, SAVE_EVERY = 4, 24, 3, 4
+WORKERS, STEPS, SYNC_EVERY, SAVE_EVERY, POST_LOCAL_STEPS = 4, 24, 3, 4, 9
 STRATEGIES: dict[str, Strategy] = {
     "LSGD": LSGD(),
     "EASGD": EASGD(),
@@ -63,7 +63,7 @@ STRATEGIES: dict[str, Strategy] = {
     "MATCHA": MATCHA(),
     "ALDSGD": ALDSGD(),
     "LocalSGD": LocalSGD(),
-    "PostLocalSGD": PostLocalSGD(local_from_step=9),
+    "PostLocalSGD": PostLocalSGD(local_from_step=POST_LOCAL_STEPS),
     "SlowMo": SlowMo(),
     "DiLoCo": DiLoCo(),
     "DPPF": DPPF(push=0.01),
@@ -89,7 +89,7 @@ class Scenario:
         strategy: a key of ``STRATEGIES``.
         failure: a key of ``PLACES``.
         place: one of its places.
-        step: the local step (from 0) in which, or before which, it happens. In a round: the step that the round follows.
+        step: the local step (from 0) in which, or before which, it happens; for a round, the step that it follows.
         victim: worker id; ``None``: the leader that was elected last.
         number: which collective of the round.
         seconds: how long a slow worker sleeps; after which time in a collective a worker is killed.
@@ -387,63 +387,60 @@ def _resume(
 def problems(scenario: Scenario, outcomes: list[Outcome]) -> list[str]:
     """What did not come out as documented."""
     found: list[str] = []
-    killed = [
-        worker
-        for worker, outcome in enumerate(outcomes)
-        if outcome.exit_code == -9 and not outcome.error.endswith("hung")
-    ]
-    excluded = [
-        w for w, outcome in enumerate(outcomes) if outcome.returned and outcome.returned["error"] == "ExcludedError"
-    ]
     dies, late = scenario.failure.startswith("killed"), scenario.place == "too late"
-    gone = killed if dies else excluded
+    killed = [
+        worker for worker, outcome in enumerate(outcomes) if outcome.exit_code == -9 and "hung" not in outcome.error
+    ]
+    seen = {worker: outcome.returned for worker, outcome in enumerate(outcomes) if outcome.returned is not None}
+    excluded = [worker for worker, values in seen.items() if values["error"] == "ExcludedError"]
+    gone = [*killed, *excluded]
+    if len(killed) != dies or len(excluded) != late or (gone and scenario.victim not in (None, *gone)):
+        found.append(f"killed {killed}, excluded {excluded}")
     for worker, outcome in enumerate(outcomes):
         if worker not in killed and (outcome.exit_code != 0 or outcome.error):
             found.append(f"worker {worker} ended with {outcome.exit_code} {outcome.error}")
-        elif outcome.returned and outcome.returned["longest"] > 3 * scenario.timeout:
-            found.append(f"worker {worker} was blocked for {outcome.returned['longest']:.1f} s")
-    if (
-        len(killed) != dies
-        or len(excluded) != late
-        or scenario.victim not in (None, *gone, *(() if dies or late else (scenario.victim,)))
-    ):
-        found.append(f"killed {killed}, excluded {excluded}")
-    left = {w: o.returned for w, o in enumerate(outcomes) if w not in gone and o.returned is not None}
-    for worker, seen in left.items():
-        who = f"worker {worker}: "
-        if seen["error"] or seen["done"] != STEPS:
-            found.append(f"{who}{seen['error']} after {seen['done']} steps")
-            continue
-        if seen["members"] != tuple(left) or sorted(seen["lost"]) != gone:
-            found.append(f"{who}members {seen['members']}, lost {seen['lost']}")
-        for held in (seen, *seen["resumed"]):
-            if not held["finite"] or held["sums"] != left[min(left)]["sums"] and held is seen:
-                found.append(f"{who}not finite, or other bits than worker {min(left)}")
-        first = left[min(left)].get("resumed", [])
-        if [r["sums"] for r in seen["resumed"]] != [r["sums"] for r in first]:
-            found.append(f"{who}other bits than worker {min(left)} after resuming")
-        for resumed in seen["resumed"]:
-            if (resumed["from"], resumed["of"], resumed["rounds"]) != (STEPS, list(left), 2):
-                found.append(f"{who}resumed {resumed['from']} of {resumed['of']}, {resumed['rounds']} rounds")
-        found += [who + text for text in _signs(scenario, worker, seen)]
+        if worker in seen and seen[worker]["longest"] > 3 * scenario.timeout:
+            found.append(f"worker {worker} was blocked for {seen[worker]['longest']:.1f} s")
+    left = [worker for worker in seen if worker not in gone]
+    for worker in left:
+        found += [f"worker {worker}: {text}" for text in _end_problems(seen[worker], seen[left[0]], left, gone)]
+        found += [f"worker {worker}: {text}" for text in _missing_signs(scenario, worker, seen[worker])]
     return found
 
 
-def _signs(scenario: Scenario, worker: int, seen: dict[str, Any]) -> list[str]:
+def _end_problems(own: dict[str, Any], first: dict[str, Any], left: list[int], gone: list[int]) -> Iterator[str]:
+    """Whether a worker that is left is where it should be, and holds what the first of them holds."""
+    if own["error"] or first["error"] or own["done"] != STEPS:
+        yield f"{own['error']} after {own['done']} steps"
+        return
+    if own["members"] != tuple(left) or sorted(own["lost"]) != gone:
+        yield f"members {own['members']}, lost {own['lost']}"
+    for what, mine, others in [
+        ("", own, first),
+        *(("resumed: ", *pair) for pair in zip(own["resumed"], first["resumed"], strict=True)),
+    ]:
+        if not mine["finite"]:
+            yield f"{what}not finite"
+        if mine["sums"] != others["sums"]:
+            yield f"{what}other bits than worker {left[0]}"
+    for resumed in own["resumed"]:
+        if (resumed["from"], resumed["of"], resumed["rounds"]) != (STEPS, left, 2):
+            yield f"resumed from step {resumed['from']} of {resumed['of']}, {resumed['rounds']} rounds"
+
+
+def _missing_signs(scenario: Scenario, worker: int, seen: dict[str, Any]) -> Iterator[str]:
     """What else a failure has to leave behind on a worker that is left."""
-    victim, missing = scenario.victim, []
-    if scenario.failure == "slow worker" and worker != victim:
-        named = any(line.startswith(f"waiting for worker {victim} in round") for line in seen["warnings"])
-        missing += [] if named else [f"worker {victim} was not named: {seen['warnings']}"]
-    if scenario.failure == "NaN worker":
-        elects = scenario.strategy.startswith("LSGD")
-        averages = scenario.strategy == "PostLocalSGD" and scenario.step < 9
-        expected = {victim} if scenario.place == "gradient" or elects or averages else set()
-        if set(seen["left_out"]) != expected:
-            missing.append(f"left out: {seen['left_out']}")
-        restarts = worker == victim and scenario.place == "gradient" and not averages
-        if seen["restarted"] != restarts:
-            missing.append(f"restarted: {seen['restarted']}")
-        led = [leader for step, leader in seen["led"] if 0 <= step - scenario.step < SYNC_EVERY]
-        missing += ["a worker led that is not finite"] if victim in led else []
-    return missing
+    victim = scenario.victim
+    named = any(line.startswith(f"waiting for worker {victim} in round") for line in seen.get("warnings", ()))
+    if scenario.failure == "slow worker" and worker != victim and not named:
+        yield f"worker {victim} was not named: {seen.get('warnings')}"
+    if scenario.failure != "NaN worker" or seen["error"]:
+        return
+    averages = scenario.strategy == "PostLocalSGD" and scenario.step < POST_LOCAL_STEPS
+    counts = scenario.place == "gradient" or averages or scenario.strategy.startswith("LSGD")
+    if set(seen["left_out"]) != ({victim} if counts else set()):
+        yield f"left out: {seen['left_out']}"
+    if seen["restarted"] != (worker == victim and scenario.place == "gradient" and not averages):
+        yield f"restarted: {seen['restarted']}"
+    if victim in [leader for step, leader in seen["led"] if 0 <= step - scenario.step < SYNC_EVERY]:
+        yield "a worker led whose parameters or loss were not finite"
