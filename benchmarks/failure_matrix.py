@@ -36,7 +36,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "optim"))
 
-from failure_runs import PLACES, PRELOADED, STRATEGIES, WORKERS, draw, problems, train
+from failure_runs import PLACES, STRATEGIES, WORKERS, draw, problems, train
 from faults import WorkerPool
 
 MANY = ("LSGD", "EASGD", "LGRAWA", "DPSGD")
@@ -73,7 +73,7 @@ _pool: list[WorkerPool] = []
 def run(strategy: str, failure: str, point: int, seed: int) -> Result:
     """One run, in a process that keeps its pool of workers for the next one."""
     if not _pool:
-        _pool.append(WorkerPool(PRELOADED))
+        _pool.append(WorkerPool())
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         scenario = draw(strategy, failure, point, seed, TIMEOUT_SECONDS, Path(folder))

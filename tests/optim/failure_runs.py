@@ -1,8 +1,8 @@
 """Runs of four workers with one failure at a random place, and what has to come of it.
 
 Used by ``test_failures.py`` (one place of each failure) and ``benchmarks/failure_matrix.py`` (many). Every worker
-trains a small network on data of its own, with a round every ``SYNC_EVERY`` steps and a checkpoint every ``SAVE_EVERY``.
-What has to happen is in ``docs/failures.md``; ``problems`` says what of it did not.
+trains a small network on data of its own, with a round every ``SYNC_EVERY`` steps and a checkpoint every
+``SAVE_EVERY``. What has to happen is in ``docs/failures.md``; ``problems`` says what of it did not.
 """
 
 from __future__ import annotations
@@ -49,9 +49,6 @@ from adperception.optim.communication_errors import CommunicatorError
 from adperception.optim.torch_communicator import TorchCommunicator
 
 from faults import Faulty, Kill, Outcome, Place, Slow, kill_oneself
-
-PRELOADED = ("adperception.checkpoint.optimizer_state", "adperception.checkpoint.save", "adperception.engine.workers")
-"""For ``WorkerPool``."""
 
 WORKERS, STEPS, SYNC_EVERY, SAVE_EVERY, POST_LOCAL_STEPS = 4, 24, 3, 4, 9
 STRATEGIES: dict[str, Strategy] = {

@@ -36,7 +36,10 @@ from adperception.optim.membership import Membership
 from adperception.optim.torch_communicator import TorchCommunicator
 
 # torch._dynamo: the first optimizer that is made imports it, which takes a second.
-PRELOADED = ("torch", "torch.distributed", "torch._dynamo", "pytest", "adperception.optim.torch_communicator")
+PRELOADED = [
+    *("torch", "torch.distributed", "torch._dynamo", "pytest", "adperception.optim.torch_communicator"),
+    *("adperception.checkpoint.optimizer_state", "adperception.checkpoint.save", "adperception.engine.workers"),
+]
 
 
 @dataclass(frozen=True)
@@ -83,17 +86,13 @@ class Outcome:
 class WorkerPool:
     """Starts worker processes. Made once, used many times.
 
-    Args:
-        preload: further modules that the server imports, once for all workers.
-
     Attributes:
         store: the store of the last ``run``.
     """
 
-    def __init__(self, preload: Sequence[str] = ()) -> None:
+    def __init__(self) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        # Counts for the first pool of a process, whose server serves all of them.
-        self._context.set_forkserver_preload([*PRELOADED, *preload])
+        self._context.set_forkserver_preload(PRELOADED)
         self.store: dist.TCPStore
 
     def run(
