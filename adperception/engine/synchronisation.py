@@ -121,6 +121,7 @@ class Synchronisation:
             line["workers_loss"] = float(np.mean(losses))
         if not math.isnan(sync.disagreement()):
             line["disagreement"] = sync.disagreement()
+        line |= {f"left_out_{member}": float(count) for member, count in sorted(sync.left_out.items())}
         line |= {f"leader_{member}": float(count) for member, count in sorted(self._leaders.items())}
         line |= {f"weight_{member}": float(np.mean(values)) for member, values in sorted(self._weights.items())}
         self._round_seconds.clear()

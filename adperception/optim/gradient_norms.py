@@ -42,7 +42,13 @@ class NormAverage:
         self.average, self.count, self.decay = average, count, decay
 
     def add(self, values: Tensor, present: Tensor) -> None:
-        """One more observation of the entries that are present."""
+        """One more observation of the entries that are present.
+
+        After one that is not finite, and makes the average so, the next one begins a new average.
+        """
+        spoilt = present & ~self.average.isfinite()
+        self.average.masked_fill_(spoilt, 0)
+        self.count.masked_fill_(spoilt, 0)
         self.average.lerp_(torch.where(present, values, self.average), 1 - self.decay)
         self.count.add_(present)
 

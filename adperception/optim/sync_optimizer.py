@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -47,7 +49,8 @@ class SyncOptimizer(torch.optim.Optimizer):
         optimizer: the local optimizer. Only parameters that require a gradient take part.
         strategy: what happens in a round.
         trigger: when there is one.
-        model: for strategies with a probe, for names in messages, and so that buffers start equal.
+        model: for strategies with a probe, for names in messages, and so that buffers start equal and come back where a
+            worker's parameters were not finite.
         communicator: how to reach the other workers; ``None``: the world group of ``torch.distributed``.
         probe: called with the model, computes the loss of a mini-batch and its gradients. Gradients, batch-norm
             statistics and random generators are put back afterwards.
@@ -62,6 +65,8 @@ class SyncOptimizer(torch.optim.Optimizer):
         worker: parameters, memory and bookkeeping of this worker.
         rounds_skipped: rounds that failed or had nobody to pull to.
         skipped_steps: local steps left out by a ``GradScaler``.
+        left_out: how often each worker, by its id, was left out because its parameters, its loss or (where gradients
+            are averaged) its gradients were not finite.
         tell: plain values that this worker tells the others at the next roll call.
         ticket_log: with ``Ticket``, the worker of every local step, in the order of the tickets.
 
@@ -124,6 +129,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         self.check_replicas_every = check_replicas_every
         self.rounds_skipped = 0
         self.skipped_steps = 0
+        self.left_out: Counter[int] = Counter()
         self.tell: dict[str, Any] = {}
         self.ticket_log: list[int] = []
         self._own_tickets: list[int] = []
@@ -136,7 +142,6 @@ class SyncOptimizer(torch.optim.Optimizer):
         self._swapped = False
         self._started = False
         self._sync_every = self.trigger.steps_per_round(len(workers))
-        self._members = workers
         if not communicator.is_simulated:
             communicator.run(self._start())
 
@@ -188,7 +193,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: if the strategy needs losses and got none.
         """
-        due = self.trigger.is_due(self.worker.steps + 1, len(self._members))
+        due = self.trigger.is_due(self.worker.steps + 1, len(self.members))
         if not due and self._is_plain and not self._swapped:
             result = self._local_step(closure, loss)
         else:
@@ -206,7 +211,7 @@ class SyncOptimizer(torch.optim.Optimizer):
             yield from self._until_local_ticket(self.trigger)
         steps = self.worker.steps + 1
         alone = self._is_alone
-        due = not alone and self.trigger.is_due(steps, len(self._members))
+        due = not alone and self.trigger.is_due(steps, len(self.members))
         if not alone and self.strategy.wants_gradients(steps - 1):
             yield from self._averaged_gradients(closure)
         joint, ahead = due and self.strategy.is_joint, self._ahead is not None
@@ -286,13 +291,14 @@ class SyncOptimizer(torch.optim.Optimizer):
         values = {
             "strategy": self.strategy.name,
             "worker_id": worker.worker_id,
-            "members": list(self._members),
+            "members": list(self.members),
             "workers": list(worker.workers),
             "steps": worker.steps,
             "ahead": None if self._ahead is None else ahead,
             "rounds": worker.rounds,
             "rounds_skipped": self.rounds_skipped,
             "skipped_steps": self.skipped_steps,
+            "left_out": {str(member): count for member, count in self.left_out.items()},
             "ticket_log": self.ticket_log,
         }
         return tensors, values
@@ -304,7 +310,7 @@ class SyncOptimizer(torch.optim.Optimizer):
             ValueError: if it is another strategy's, another worker's, of other workers, or does not fit the parameters.
         """
         worker = self.worker
-        here = (self.strategy.name, worker.worker_id, list(self._members))
+        here = (self.strategy.name, worker.worker_id, list(self.members))
         saved = (values["strategy"], values["worker_id"], values["members"])
         if here != saved:
             raise ValueError(
@@ -323,6 +329,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         worker.losses.restore(tensors["losses"])
         worker.steps, worker.rounds = values["steps"], values["rounds"]
         self.rounds_skipped, self.skipped_steps = values["rounds_skipped"], values["skipped_steps"]
+        self.left_out = Counter({int(member): count for member, count in values["left_out"].items()})
         self.ticket_log = list(values["ticket_log"])
         self._own_tickets, self._has_ticket, self._ticket_base = [], False, len(self.ticket_log)
         worker.params.gather()
@@ -363,7 +370,7 @@ class SyncOptimizer(torch.optim.Optimizer):
     @property
     def members(self) -> tuple[int, ...]:
         """Worker ids of all that are left."""
-        return self._members
+        return self._communicator.members
 
     @property
     def report(self) -> RoundReport:
@@ -420,7 +427,7 @@ class SyncOptimizer(torch.optim.Optimizer):
 
     @property
     def _is_alone(self) -> bool:
-        return len(self._members) < 2 and not self.strategy.runs_alone
+        return len(self.members) < 2 and not self.strategy.runs_alone
 
     @property
     def _is_plain(self) -> bool:
@@ -459,11 +466,17 @@ class SyncOptimizer(torch.optim.Optimizer):
         if float(self.found_inf):
             self.skipped_steps += 1
             return True
+        self._unscale()
+        return False
+
+    @torch.no_grad()
+    def _unscale(self) -> None:
+        """Divide the gradients by a GradScaler's factor, unless that was done."""
         scale = self.__dict__.get("grad_scale")
         if scale is not None:
             gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
             torch._foreach_div_(gradients, float(scale))
-        return False
+            self.grad_scale = None
 
     @torch.no_grad()
     def _averaged_gradients(self, closure: Callable[[], Any] | None) -> Requests:
@@ -472,16 +485,20 @@ class SyncOptimizer(torch.optim.Optimizer):
                 f"{self.strategy.name} averages gradients before the step, so it cannot take a closure: compute the "
                 "gradients first and call step(loss=loss)."
             )
-        while True:
+        worker = self.worker
+        self._unscale()
+        healthy = worker.gradients_are_finite()
+        while not self._is_alone:
             try:
-                self.worker.notes = yield RollCall(self._note({}))
-                self._members = self.worker.members
-                yield from self.strategy.before_step(self.worker)
-                return
+                worker.notes = yield RollCall(dataclasses.replace(self._note({}), healthy=healthy))
+                yield from self.strategy.before_step(worker)
             except RoundFailedError:
                 self._after_failure()
-                if self._is_alone:
-                    return
+                continue
+            self.left_out.update(_not_in(worker.healthy, worker.members))
+            if worker.healthy and "found_inf" in self.__dict__:
+                self.found_inf = torch.zeros(())  # what this worker found is not in the mean
+            return
 
     @torch.no_grad()
     def _begin_round(self) -> Note:
@@ -497,9 +514,9 @@ class SyncOptimizer(torch.optim.Optimizer):
         worker.deferred = deferred
         try:
             worker.notes = yield RollCall(note)
-            worker.report = RoundReport(worker.members)
-            self._members = worker.members
+            worker.report = RoundReport(worker.members, _not_in(worker.healthy, worker.members))
             self._compare_replicas()
+            yield from self._mend()
             yield from self.strategy.round(worker)
         except RoundFailedError as error:
             worker.drop_displacement()
@@ -513,9 +530,26 @@ class SyncOptimizer(torch.optim.Optimizer):
 
     def _begin_next_round(self) -> None:
         """If a round belongs to the next step, communicate from now on, while the caller computes the gradient."""
-        if not self._is_alone and self.trigger.is_due(self.worker.steps + 1, len(self._members)):
+        if not self._is_alone and self.trigger.is_due(self.worker.steps + 1, len(self.members)):
             note = self._begin_round()  # in this thread, which then goes on to change losses and gradients
             self._ahead = Background(lambda: bool(self._communicator.run(self._round(note, deferred=True))))
+
+    @torch.no_grad()
+    def _mend(self) -> Requests:
+        """Workers whose parameters are not finite take over the rest of the model (buffers, averages) from a fit one.
+
+        What a forward pass of theirs updates is not finite either, and no round replaces it.
+        """
+        worker = self.worker
+        if worker.model is None or not worker.healthy or not worker.report.unhealthy:
+            return
+        in_rounds = {id(parameter) for parameter in worker.params.parameters}
+        others = [t for t in (*worker.model.parameters(), *worker.model.buffers()) if id(t) not in in_rounds]
+        received = yield from _of_worker(worker.healthy[0], others)
+        yield Commit()
+        if not worker.is_healthy:
+            for tensor, values in received:
+                tensor.copy_(values)
 
     @torch.no_grad()
     def _finish_joint(self) -> Requests:
@@ -534,15 +568,15 @@ class SyncOptimizer(torch.optim.Optimizer):
         self._steps_since_round = 0
         worker.losses.round_done()
         self.rounds_skipped += worker.report.skipped
+        self.left_out.update(worker.report.unhealthy)
         if isinstance(self.trigger, Ticket):
             numbers = {n: member for member, note in worker.notes.items() for n in note.tell["tickets"]}
             self.ticket_log.extend(numbers[n] for n in sorted(numbers))
             self._own_tickets = []
-        self._sync_every = self.trigger.steps_per_round(len(self._members))
+        self._sync_every = self.trigger.steps_per_round(len(self.members))
 
     def _after_failure(self) -> None:
         self.rounds_skipped += 1
-        self._members = self._communicator.members
         self._has_ticket = False
         self._own_tickets = []
         self._ticket_base = len(self.ticket_log)
@@ -553,8 +587,8 @@ class SyncOptimizer(torch.optim.Optimizer):
             number = self._replayed(trigger)
             if number is None:
                 ticket = yield TakeTicket()
-                if trigger.is_local(ticket, len(self._members)):
-                    number = self._ticket_base + trigger.local_number(ticket, len(self._members))
+                if trigger.is_local(ticket, len(self.members)):
+                    number = self._ticket_base + trigger.local_number(ticket, len(self.members))
             if number is None or number < 0:
                 yield from self._round(self._begin_round(), deferred=False)
             else:
@@ -563,7 +597,7 @@ class SyncOptimizer(torch.optim.Optimizer):
 
     def _replayed(self, trigger: Ticket) -> int | None:
         """The next local step of this worker in the log that is replayed, -1 for a round, ``None`` where it ends."""
-        log, group = trigger.replay or (), trigger.steps * len(self._members)
+        log, group = trigger.replay or (), trigger.steps * len(self.members)
         begin = self.worker.rounds * group
         if begin + group > len(log):
             self._ticket_base = max(self._ticket_base, begin)
@@ -596,14 +630,11 @@ class SyncOptimizer(torch.optim.Optimizer):
         first = worker.members[0]
         worker.scratch_vector.copy_(worker.vector)
         yield Broadcast(worker.scratch_vector, first)
-        buffers = [] if worker.model is None else [b for b in worker.model.buffers() if b.numel()]
-        received = [buffer.detach().clone().contiguous() for buffer in buffers]
-        for values in received:
-            yield Broadcast(values.view(-1), first)
+        received = yield from _of_worker(first, [] if worker.model is None else worker.model.buffers())
         yield Commit()
         worker.vector.copy_(worker.scratch_vector)
         worker.params.scatter()
-        for buffer, values in zip(buffers, received, strict=True):
+        for buffer, values in received:
             buffer.copy_(values)
 
     def _compare_workers(self) -> None:
@@ -649,3 +680,15 @@ class SyncOptimizer(torch.optim.Optimizer):
                 if parameter.requires_grad and id(parameter) not in seen:
                     seen.add(id(parameter))
                     yield self._names.get(id(parameter), f"group {number}, parameter {position}"), parameter
+
+
+def _of_worker(root: int, tensors: Iterable[Tensor]) -> Requests:
+    """Pairs of each tensor and what worker ``root`` has there."""
+    received = [(tensor, tensor.detach().clone().contiguous()) for tensor in tensors if tensor.numel()]
+    for _, values in received:
+        yield Broadcast(values.view(-1), root)
+    return received
+
+
+def _not_in(some: Sequence[int], of: Sequence[int]) -> tuple[int, ...]:
+    return tuple(member for member in of if member not in some)
