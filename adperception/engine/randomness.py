@@ -12,7 +12,7 @@ from enum import IntEnum
 import numpy as np
 import torch
 
-__all__ = ["epoch_order", "item_rng", "seed_everything", "step_generator"]
+__all__ = ["epoch_order", "item_rng", "seed_everything", "shard_rng", "step_generator"]
 
 
 class _Purpose(IntEnum):
@@ -21,6 +21,7 @@ class _Purpose(IntEnum):
     ORDER = 0
     ITEM = 1
     STEP = 2
+    SHARD = 3
 
 
 def _sequence(seed: int, purpose: _Purpose, *position: int) -> np.random.SeedSequence:
@@ -41,6 +42,11 @@ def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
     """The CPU generator for the model's own draws in optimizer step ``step`` on process ``rank``."""
     state = _sequence(seed, _Purpose.STEP, step, rank).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]) & (2**63 - 1))
+
+
+def shard_rng(seed: int, *position: int) -> np.random.Generator:
+    """The generator for which samples worker ``position[0]`` gets in its epoch ``position[1]``; none: how all are dealt."""
+    return np.random.default_rng(_sequence(seed, _Purpose.SHARD, *position))
 
 
 def seed_everything(seed: int, deterministic: bool) -> None:
