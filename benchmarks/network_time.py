@@ -171,18 +171,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             found += measurements
             round_trips.setdefault(workers, []).append(round_trip)
     request_seconds = statistics.median(min(seconds) / workers for workers, seconds in round_trips.items())
-    calibration = CommunicationTime(Link(rate * 1e6), request_seconds=request_seconds).calibrated(
-        seen.observation()
-        for seen in found
-        if (seen.nbytes, seen.rate_mbit) == (payload, rate) and seen.collective != "mix"
-    )
-    constants = dict(
-        step_seconds=calibration.step_seconds, goodput=calibration.goodput, request_seconds=request_seconds
-    )
+    # Neighbours are predicted from all-reduce and broadcast: how TCP shares a link among connections has no constant.
+    calibrated_on = [s for s in found if (s.nbytes, s.rate_mbit) == (payload, rate) and s.collective != "mix"]
+    fitted = CommunicationTime(Link(rate * 1e6)).calibrated(seen.observation() for seen in calibrated_on)
+    constants = dict(step_seconds=fitted.step_seconds, goodput=fitted.goodput, request_seconds=request_seconds)
     rows = []
     for seen in found:
         model = CommunicationTime(Link(seen.rate_mbit * 1e6), **constants)
-        used = (seen.nbytes, seen.rate_mbit) == (payload, rate)
+        used = seen in calibrated_on
         rows.append(dict(asdict(seen), median=seen.median, modelled=seen.modelled(model), calibration=used))
     print_table(found, rows, constants, round_trips)
     if arguments.output is not None:

@@ -10,17 +10,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import distributed
+import torch.distributed as dist
+from torch._C._distributed_c10d import Store, TCPStore  # torch.distributed's own names for them are not typed
 
 
 class Worker:
     """A rank of a gloo group whose store is elsewhere."""
 
-    def __init__(self, rank: int, workers: int, store: distributed.TCPStore) -> None:
+    def __init__(self, rank: int, workers: int, store: Store) -> None:
         self.rank = rank
         self.workers = workers
         self.store = store
-        distributed.init_process_group("gloo", store=store, rank=rank, world_size=workers)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=workers)
 
     def measure(self, collective: str, nbytes: int, repeats: int) -> list[tuple[float, float]]:
         """When each repetition began and ended, on the clock that all processes of the machine share."""
@@ -28,28 +29,26 @@ class Worker:
         tensor = torch.ones(nbytes // 4)
         times = []
         for _ in range(repeats):
-            distributed.barrier()
+            dist.barrier()
             begin = time.monotonic()
             run(tensor)
             times.append((begin, time.monotonic()))
-        distributed.barrier()
+        dist.barrier()
         return times
 
     def all_reduce(self, tensor: torch.Tensor) -> None:
-        distributed.all_reduce(tensor)
+        dist.all_reduce(tensor)
 
     def broadcast(self, tensor: torch.Tensor) -> None:
-        distributed.broadcast(tensor, src=0)
+        dist.broadcast(tensor, src=0)
 
     def mix(self, tensor: torch.Tensor) -> None:
         """With both neighbours on a ring; of two workers, each has the other once."""
         neighbours = sorted({(self.rank - 1) % self.workers, (self.rank + 1) % self.workers})
         received = [torch.empty_like(tensor) for _ in neighbours]
-        exchanges = [
-            distributed.P2POp(distributed.irecv, out, peer) for out, peer in zip(received, neighbours, strict=True)
-        ]
-        exchanges += [distributed.P2POp(distributed.isend, tensor, peer) for peer in neighbours]
-        for work in distributed.batch_isend_irecv(exchanges):
+        exchanges = [dist.P2POp(dist.irecv, out, peer) for out, peer in zip(received, neighbours, strict=True)]
+        exchanges += [dist.P2POp(dist.isend, tensor, peer) for peer in neighbours]
+        for work in dist.batch_isend_irecv(exchanges):
             work.wait()
 
     def round_trip(self, tensor: torch.Tensor) -> None:
@@ -67,17 +66,17 @@ def main() -> None:
     torch.set_num_threads(1)
     address, port = arguments.store.rsplit(":", 1)
     if arguments.serve:
-        server = distributed.TCPStore(address, int(port), is_master=True, wait_for_workers=False)
+        server = TCPStore(address, int(port), is_master=True, wait_for_workers=False)
         print(json.dumps("ready"), flush=True)
         sys.stdin.read()
         del server
         return
-    worker = Worker(arguments.rank, arguments.workers, distributed.TCPStore(address, int(port), is_master=False))
+    worker = Worker(arguments.rank, arguments.workers, TCPStore(address, int(port), is_master=False))
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         command: dict[str, Any] = json.loads(line)
         print(json.dumps(worker.measure(**command)), flush=True)
-    distributed.destroy_process_group()
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

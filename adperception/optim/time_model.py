@@ -10,12 +10,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from .traffic import broadcast_tree
+from adperception.optim.collectives import AllReduce, Broadcast, Commit, Mix, Request, RollCall
+from adperception.optim.traffic import broadcast_tree, sent_bytes
 
 __all__ = ["CommunicationTime", "Link", "Observation"]
-
-ROLL_CALL_ROUND_TRIPS = 2
-COMMIT_ROUND_TRIPS = 2
 
 
 @dataclass(frozen=True)
@@ -64,13 +62,13 @@ class CommunicationTime:
 
     ``seconds = steps * (step_seconds + latency) + 8 * bytes on the busiest path / (goodput * bandwidth)``.
 
-    The defaults are those of the calibration in docs/communication_time.md.
+    The defaults are those of the calibration in docs/communication_time.md. It is a ``Cost`` for ``Simulation``.
 
     Attributes:
         link: of every worker.
         step_seconds: of software per step, a step being messages that leave at once and wait for nothing else.
         goodput: part of the bandwidth that payload gets; the rest are headers and pauses.
-        request_seconds: in which the store answers one request; it answers one after the other.
+        request_seconds: of software for one request to the store; it answers one after the other.
 
     Raises:
         ValueError: a negative duration, a goodput that is not positive.
@@ -105,12 +103,34 @@ class CommunicationTime:
         return self._seconds(*_mix_cost(nbytes, neighbours))
 
     def roll_call(self, workers: int) -> float:
-        """Each tells the store its note and asks for those of all: two round trips, a note in every answer."""
-        return self._store(ROLL_CALL_ROUND_TRIPS, workers)
+        """Through the store: the worker that comes last says so, reads the n notes and decides, the others read that.
+
+        These are ``n + 3`` round trips one after the other; in the last one the store has n workers to answer.
+        """
+        return self._store(workers + 3, workers)
 
     def commit(self, workers: int) -> float:
-        """Each tells the store that it has got here and waits for the others: two round trips."""
-        return self._store(COMMIT_ROUND_TRIPS, workers)
+        """Through the store: the worker that comes last says so and decides, the others read that: 3 round trips."""
+        return self._store(3, workers)
+
+    def seconds(self, request: Request, workers: int) -> float:
+        """Of a request among so many workers; a broadcast in groups counts once, for its own group."""
+        if isinstance(request, AllReduce):
+            return self.all_reduce(request.tensor.numel() * request.tensor.element_size(), workers)
+        if isinstance(request, Broadcast):
+            peers = workers if request.among is None else len(request.among)
+            return self.broadcast(request.tensor.numel() * request.tensor.element_size(), peers)
+        if isinstance(request, Mix):
+            return self.mix(request.source.numel() * request.source.element_size(), len(request.neighbours))
+        if isinstance(request, RollCall):
+            return self.roll_call(workers)
+        if isinstance(request, Commit):
+            return self.commit(workers)
+        return self._store(1, 1)
+
+    def bytes_sent(self, request: Request, workers: int, worker_id: int) -> int:
+        """By one worker of those with the ids 0 to ``workers - 1``, see ``sent_bytes``."""
+        return sent_bytes(request, worker_id, range(workers))
 
     def calibrated(self, observations: Iterable[Observation]) -> CommunicationTime:
         """This model with ``step_seconds`` and ``goodput`` fitted to what was timed on its link.
@@ -149,7 +169,7 @@ class CommunicationTime:
     def _store(self, round_trips: int, workers: int) -> float:
         if workers < 1:
             raise ValueError(f"workers: {workers}; at least 1 takes part")
-        return round_trips * (2 * self.link.latency_seconds + workers * self.request_seconds)
+        return round_trips * (2 * self.link.latency_seconds + self.request_seconds) + workers * self.request_seconds
 
 
 def _all_reduce_cost(nbytes: int, workers: int) -> tuple[int, float]:

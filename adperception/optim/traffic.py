@@ -7,9 +7,35 @@ are not in them. A rank here is a position among the workers that take part.
 
 from __future__ import annotations
 
-__all__ = ["all_reduce_bytes", "broadcast_bytes", "broadcast_tree", "mix_bytes"]
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from adperception.optim.collectives import AllReduce, Broadcast, Mix, Request
+
+__all__ = ["all_reduce_bytes", "broadcast_bytes", "broadcast_tree", "mix_bytes", "sent_bytes"]
 
 _LARGEST_SEGMENT_BYTES = 1 << 20
+
+
+def sent_bytes(request: Request, worker_id: int, members: Sequence[int]) -> int:
+    """Bytes of tensors that one worker sends for a request; roll calls and commits are 0.
+
+    Args:
+        request: what is communicated.
+        worker_id: the worker that sends.
+        members: all worker ids, in ascending order.
+    """
+    if isinstance(request, AllReduce):
+        element_bytes = request.tensor.element_size()
+        return all_reduce_bytes(_size(request.tensor), len(members), element_bytes)[members.index(worker_id)]
+    if isinstance(request, Broadcast):
+        group = members if request.among is None else request.among
+        root = group.index(request.root)
+        return broadcast_bytes(_size(request.tensor), len(group), root)[group.index(worker_id)]
+    if isinstance(request, Mix):
+        return mix_bytes(_size(request.source), len(request.neighbours))
+    return 0
 
 
 def all_reduce_bytes(nbytes: int, workers: int, element_bytes: int = 4) -> tuple[int, ...]:
@@ -94,6 +120,10 @@ def mix_bytes(nbytes: int, neighbours: int) -> int:
     if nbytes < 0 or neighbours < 0:
         raise ValueError(f"nbytes and neighbours cannot be negative, got {nbytes} and {neighbours}")
     return nbytes * neighbours
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def _check(nbytes: int, workers: int) -> None:
