@@ -8,6 +8,7 @@ Local optimisers and a scheduler that go with all of it: SAM, LPFSGD, EntropySGD
 
 from adperception.optim.al_dsgd_graphs import al_dsgd_graph
 from adperception.optim.aldsgd import ALDSGD
+from adperception.optim.autodrop import AutoDrop
 from adperception.optim.collectives import (
     AllReduce,
     Broadcast,
@@ -19,20 +20,25 @@ from adperception.optim.collectives import (
     RoundFailedError,
     TakeTicket,
 )
+from adperception.optim.consensus import ConsensusSwap, consensus
 from adperception.optim.data_parallel import DataParallel, PostLocalSGD
 from adperception.optim.diloco import DiLoCo
 from adperception.optim.dppf import DPPF
 from adperception.optim.dpsgd import DPSGD
 from adperception.optim.easgd import EASGD
+from adperception.optim.entropy_sgd import EntropySGD
 from adperception.optim.graph_schedules import CompleteSchedule, FixedSchedule, GraphSchedule, RingSchedule
 from adperception.optim.graphs import Graph
 from adperception.optim.lgrawa import LGRAWA
 from adperception.optim.local_sgd import LocalSGD
+from adperception.optim.lpf_sgd import LPFSGD
 from adperception.optim.lsgd import LSGD
 from adperception.optim.matcha import MATCHA
 from adperception.optim.matcha_schedule import MATCHASchedule
 from adperception.optim.mgrawa import MGRAWA
+from adperception.optim.nesterov import NesterovMomentum
 from adperception.optim.rotating_schedule import RotatingSchedule
+from adperception.optim.sam import SAM
 from adperception.optim.simulation import Compute, Simulation
 from adperception.optim.slow_mo import SlowMo
 from adperception.optim.strategy import Strategy
@@ -46,17 +52,22 @@ __all__ = [
     "DPSGD",
     "EASGD",
     "LGRAWA",
+    "LPFSGD",
     "LSGD",
     "MATCHA",
     "MGRAWA",
+    "SAM",
     "AllReduce",
+    "AutoDrop",
     "Broadcast",
     "Commit",
     "Communicator",
     "CompleteSchedule",
     "Compute",
+    "ConsensusSwap",
     "DataParallel",
     "DiLoCo",
+    "EntropySGD",
     "EverySamples",
     "EverySteps",
     "FixedSchedule",
@@ -65,6 +76,7 @@ __all__ = [
     "LocalSGD",
     "MATCHASchedule",
     "Mix",
+    "NesterovMomentum",
     "Note",
     "PostLocalSGD",
     "RingSchedule",
@@ -80,4 +92,5 @@ __all__ = [
     "Ticket",
     "Trigger",
     "al_dsgd_graph",
+    "consensus",
 ]

@@ -1,8 +1,8 @@
 """The graphs of 8 workers that MATCHA (number 0) and AL-DSGD (0 to 14) were published with.
 
 Wang et al., "MATCHA: Speeding up decentralized SGD via matching decomposition sampling" (2019); He et al., "Adjacent
-leader decentralized stochastic gradient descent" (2024). Three graphs each, to rotate, with 12, 10, 9, 7 and 5 edges. With 5
-they leave two workers alone: only their unions are connected.
+leader decentralized stochastic gradient descent" (2024). Three graphs each, to rotate, with 12, 10, 9, 7 and 5 edges.
+Those with 5 leave two workers alone: only their unions are connected.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ class Graph:
     def contraction(self, weight: float) -> float:
         """By which factor a mixing shrinks the distance from the mean.
 
-        It is max(|1 - weight lambda_2|, |1 - weight lambda_n|): 1 for a disconnected graph or above, 0 for a single node.
+        max(|1 - weight lambda_2|, |1 - weight lambda_n|); 1 or above for a disconnected graph, 0 for a single node.
         """
         if len(self.nodes) == 1:
             return 0.0

@@ -16,7 +16,7 @@ from adperception.optim.graphs import Graph
 
 __all__ = ["UNITS", "MATCHAPlan", "matcha_rho", "solve_matcha"]
 
-UNITS = 10**8
+UNITS = 10**6
 """Probabilities are multiples of 1 / UNITS: workers on different processors, whose solutions differ in the last bits,
 use the same numbers."""
 
@@ -145,8 +145,8 @@ def _most_connected(laplacians: Tensor, limit: float) -> tuple[Tensor, float]:
     """Maximise t subject to sum_j p_j L_j - t I >= 0 (semidefinite), sum_j p_j <= limit and 0 <= p_j <= 1.
 
     Newton's method on the logarithmic barrier (Boyd and Vandenberghe, "Convex optimization", 2004, section 11.6). The
-    inverse of the slack matrix, scaled to trace 1, is a dual solution Z: lambda_2 is at most the largest
-    sum_j p_j <Z, L_j> that the budget allows, a fractional knapsack.
+    inverse of the slack matrix after the next step, to first order and scaled to trace 1, is a dual solution Z:
+    lambda_2 is at most the largest sum_j p_j <Z, L_j> that the budget allows, a fractional knapsack.
 
     Args:
         laplacians: (m, d, d), without their common null space.
@@ -171,7 +171,8 @@ def _most_connected(laplacians: Tensor, limit: float) -> tuple[Tensor, float]:
         step = -torch.linalg.solve(hessian, gradient)
         decrement = -(gradient @ step).item()
         if decrement < 1e-6:
-            bound = min(bound, _knapsack(torch.tensordot(laplacians, inverse / inverse.trace(), 2), limit))
+            dual = inverse - inverse @ torch.tensordot(step, directions, 1) @ inverse
+            bound = min(bound, _knapsack(torch.tensordot(laplacians, dual / dual.trace(), 2), limit))
             if bound - t.item() < 1e-9 * bound:
                 return p, bound
             sharpness *= 8

@@ -67,8 +67,6 @@ class SyncOptimizer(torch.optim.Optimizer):
 
     # GradScaler then calls ``step`` also where it found infinities, so that all workers count the same steps.
     _step_supports_amp_scaling: ClassVar[bool] = True
-    grad_scale: Tensor | None = None
-    found_inf: Tensor | None = None
 
     def __init__(
         self,
@@ -316,7 +314,20 @@ class SyncOptimizer(torch.optim.Optimizer):
         self.worker.state.clear()
         self.strategy.start(self.worker)
 
+    def skip_step(self) -> None:
+        """Count a step without an update (a loss that is not finite), so that this worker keeps its place in the rounds."""
+        self.found_inf = torch.ones(())
+        try:
+            self.step(loss=math.nan)
+        finally:
+            del self.found_inf
+
     # What can be looked at.
+
+    @property
+    def communicator(self) -> Communicator:
+        """How the other workers are reached."""
+        return self._communicator
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -385,7 +396,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         self, closure: Callable[[], Any] | None, loss: Tensor | float | None, *, noted: bool = False
     ) -> Any:
         worker = self.worker
-        if self.found_inf is not None and self._skips_for_scaler():
+        if "found_inf" in self.__dict__ and self._skips_for_scaler():
             result = None
         else:
             result = self.optimizer.step() if closure is None else self.optimizer.step(closure)
@@ -409,13 +420,13 @@ class SyncOptimizer(torch.optim.Optimizer):
     @torch.no_grad()
     def _skips_for_scaler(self) -> bool:
         """Whether a GradScaler found infinities; otherwise gradients are unscaled, unless they are already."""
-        assert self.found_inf is not None
         if float(self.found_inf):
             self.skipped_steps += 1
             return True
-        if self.grad_scale is not None:
+        scale = self.__dict__.get("grad_scale")
+        if scale is not None:
             gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-            torch._foreach_div_(gradients, float(self.grad_scale))
+            torch._foreach_div_(gradients, float(scale))
         return False
 
     @torch.no_grad()
