@@ -45,7 +45,7 @@ def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
 
 
 def shard_rng(seed: int, *position: int) -> np.random.Generator:
-    """The generator for which samples worker ``position[0]`` gets in its epoch ``position[1]``; none: how all are dealt."""
+    """The generator for a worker's order of its own samples, at (worker, epoch); at (): for who gets which samples."""
     return np.random.default_rng(_sequence(seed, _Purpose.SHARD, *position))
 
 
