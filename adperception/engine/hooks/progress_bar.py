@@ -39,6 +39,8 @@ class ProgressBar(Hook):
             f"({train.batch_size} per pass x {train.accumulate_steps} passes x {order.world_size} processes), "
             f"{order.frames:,} frames, {order.steps_per_epoch:,} steps per epoch, on {trainer.processes.device}"
         )
+        if trainer.sync is not None:
+            say(trainer.sync.describe())
         if sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -79,6 +81,11 @@ class ProgressBar(Hook):
         took = _duration(time.perf_counter() - self._start)
         skipped = trainer.progress.skipped_steps
         note = f", {skipped} steps skipped because of non-finite values" if skipped else ""
+        if trainer.sync is not None:
+            totals = trainer.sync.totals()
+            sent = totals["bytes_sent"] / 2**20
+            rounds = f"{totals['rounds']} rounds, {totals['rounds_skipped']} skipped"
+            say(f"{rounds}; this worker sent {sent:,.1f} MiB in them")
         say(f"done: step {step} of {trainer.total_steps} after {took}{note}; results in {trainer.work_dir}")
 
     def _summarise(self, trainer: Trainer, left: str) -> None:
