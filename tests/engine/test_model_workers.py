@@ -150,6 +150,8 @@ def test_a_detector_is_given_away_with_statistics_that_both_workers_estimated(wh
     model.load_state_dict(load_file(whole / "second_local_sgd" / LAST / "model.safetensors"))
     dataset = build(DATASETS, values["train_dataset"])
     indices = spread_indices(len(dataset), STATISTICS_FRAMES)
+    metadata = read_metadata(whole / "second_local_sgd/weights.safetensors")
+    assert metadata["batch_norm_statistics"] == "re-estimated over 8 training frames, pooled over the workers"
     halves = [_estimated(model, dataset, indices[rank::2]) for rank in (0, 1)]
     given = load_file(whole / "second_local_sgd/weights.safetensors")
     assert len(halves[0]) > 10
