@@ -58,10 +58,10 @@ class ProgressBar(Hook):
         left = _duration(per_step * (trainer.total_steps - step))
         if self._bar is not None:
             self._bar.update(1)
-            self._bar.set_postfix_str(f"loss {float(outcome.loss):.4g}", refresh=False)
+            self._bar.set_postfix_str(f"loss {_own_loss(trainer, outcome):.4g}", refresh=False)
         elif step % trainer.settings.log.every_steps == 0 or self._steps == 1 or trainer.is_done:
             say(
-                f"step {step}/{trainer.total_steps}  loss {float(outcome.loss):.4g}  "
+                f"step {step}/{trainer.total_steps}  loss {_own_loss(trainer, outcome):.4g}  "
                 f"learning rate {outcome.learning_rate:.3g}  {per_step:.2f} s/step  {left} left"
             )
         if self._steps == _MEASURED_STEPS:
@@ -104,6 +104,12 @@ class ProgressBar(Hook):
                 f"advice: {share:.0%} of the time is spent waiting for data; raise train.workers (now {workers}), or "
                 "put the data on a faster disk."
             )
+
+
+def _own_loss(trainer: Trainer, outcome: StepOutcome) -> float:
+    """Mean over this process's frames of the step; where gradients are averaged, ``loss`` is only its part of all."""
+    share = sum(micro_batch.share for micro_batch in outcome.micro_batches) if trainer.sync is None else 1.0
+    return float(outcome.loss) / share
 
 
 def _duration(seconds: float) -> str:
