@@ -37,7 +37,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "optim"))
 
 from failure_runs import PLACES, STRATEGIES, WORKERS, draw, problems, train
-
 from faults import WorkerPool
 
 MANY = ("LSGD", "EASGD", "LGRAWA", "DPSGD")

@@ -6,8 +6,8 @@ import copy
 from pathlib import Path
 
 import pytest
-from failure_runs import PLACES, STEPS, WORKERS, Scenario, draw, problems, train
 
+from failure_runs import PLACES, STEPS, WORKERS, Scenario, draw, problems, train
 from faults import Outcome, WorkerPool
 
 TIMEOUT = 1.0
