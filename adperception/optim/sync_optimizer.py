@@ -67,6 +67,8 @@ class SyncOptimizer(torch.optim.Optimizer):
 
     # GradScaler then calls ``step`` also where it found infinities, so that all workers count the same steps.
     _step_supports_amp_scaling: ClassVar[bool] = True
+    # What it found is set on the instance for the time of a step.
+    found_inf: Tensor | None = None
 
     def __init__(
         self,
@@ -124,6 +126,9 @@ class SyncOptimizer(torch.optim.Optimizer):
         self._started = False
         self._sync_every = self.trigger.steps_per_round(len(workers))
         self._members = workers
+        self._takes_tickets = isinstance(self.trigger, Ticket)
+        self._averages_gradients = strategy.communicates_before_step
+        self._needs_loss, self._has_step_work = strategy.needs_loss, strategy.has_step_work
         if not communicator.is_simulated:
             communicator.run(self._start())
 
@@ -177,9 +182,12 @@ class SyncOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: if the strategy needs losses and got none.
         """
-        due = self.trigger.is_due(self.worker.steps + 1, len(self._members))
-        if not due and self._is_plain and not self._swapped:
-            return self._local_step(closure, loss)
+        # Most steps go no further than this; it has to cost next to nothing (benchmarks/distributed_overhead.py).
+        steps = self.worker.steps
+        if self._started and not self._swapped and not self._takes_tickets:
+            averages = self._averages_gradients and self.strategy.wants_gradients(steps)
+            if not averages and not self.trigger.is_due(steps + 1, len(self._members)):
+                return self._local_step(closure, loss)
         return self._communicator.run(self.stepping(closure, loss=loss))
 
     def stepping(self, closure: Callable[[], Any] | None = None, *, loss: Tensor | float | None = None) -> Requests:
@@ -386,17 +394,11 @@ class SyncOptimizer(torch.optim.Optimizer):
     def _is_alone(self) -> bool:
         return len(self._members) < 2 and not self.strategy.runs_alone
 
-    @property
-    def _is_plain(self) -> bool:
-        """Whether a step without a round needs no communication."""
-        plain = self._started and not isinstance(self.trigger, Ticket)
-        return plain and not self.strategy.wants_gradients(self.worker.steps)
-
     def _local_step(
         self, closure: Callable[[], Any] | None, loss: Tensor | float | None, *, noted: bool = False
     ) -> Any:
         worker = self.worker
-        if "found_inf" in self.__dict__ and self._skips_for_scaler():
+        if self.found_inf is not None and self._skips_for_scaler(self.found_inf):
             result = None
         else:
             result = self.optimizer.step() if closure is None else self.optimizer.step(closure)
@@ -405,22 +407,22 @@ class SyncOptimizer(torch.optim.Optimizer):
         if loss is not None and not noted:
             worker.losses.add(loss)
         worker.steps += 1
-        self._steps_since_round += 1
-        self._has_ticket = False
-        if not self._is_alone:
-            if loss is None and self.strategy.needs_loss:
-                raise ValueError(
-                    f"{self.strategy.name} elects leaders by their training loss: call step(loss=loss), or step(closure) "
-                    "with a closure that returns it."
-                )
-            if self.strategy.has_step_work:
-                self.strategy.after_step(worker, self._sync_every)
+        if self._takes_tickets:
+            self._steps_since_round += 1
+            self._has_ticket = False
+        if loss is None and self._needs_loss and not self._is_alone:
+            raise ValueError(
+                f"{self.strategy.name} elects leaders by their training loss: call step(loss=loss), or step(closure) "
+                "with a closure that returns it."
+            )
+        if self._has_step_work and not self._is_alone:
+            self.strategy.after_step(worker, self._sync_every)
         return result
 
     @torch.no_grad()
-    def _skips_for_scaler(self) -> bool:
+    def _skips_for_scaler(self, found_inf: Tensor) -> bool:
         """Whether a GradScaler found infinities; otherwise gradients are unscaled, unless they are already."""
-        if float(self.found_inf):
+        if float(found_inf):
             self.skipped_steps += 1
             return True
         scale = self.__dict__.get("grad_scale")
