@@ -165,9 +165,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         """As the local optimizer."""
         self.optimizer.zero_grad(set_to_none)
 
-    def step(
-        self, closure: Callable[[], Any] | None = None, *, loss: Tensor | float | None = None
-    ) -> Any:
+    def step(self, closure: Callable[[], Any] | None = None, *, loss: Tensor | float | None = None) -> Any:
         """One local step and, if it is due, a round.
 
         Args:
