@@ -84,7 +84,7 @@ class TrainingRunner(Runner):
         self._seed, self._deterministic = seed, False
 
     def wrap_model(self, model_wrapper_cfg: object, model: nn.Module) -> nn.Module:
-        """DDP around the model if several processes share gradients; buffers follow process 0 before every forward pass."""
+        """DDP around the model if processes share gradients; buffers follow process 0 before every forward pass."""
         processes = self.trainer.processes
         if processes.world_size == 1 or self.trainer.sync is not None:
             return model

@@ -1,4 +1,4 @@
-"""What a run with a strategy has beside its local optimizer: rounds, their log, the consensus model, per-worker state."""
+"""What a run with a strategy has beside its local optimizer: rounds, their log, the consensus, per-worker state."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ class Synchronisation:
             probe=self._probe,
             allow_single_worker=plan.allow_single_worker,
             check_replicas_every=plan.check_replicas_every,
+            overlap=plan.overlap,
         )
+        workers.settle = self.optimizer.wait
         self._leaders: Counter[int] = Counter()
         self._weights: dict[int, list[float]] = {}
         self._round_seconds: list[float] = []

@@ -240,8 +240,8 @@ class Trainer:
         """The model as it stands for all processes: with rounds, their consensus. All processes enter together.
 
         Args:
-            recalibrate: estimate the consensus's batch-norm statistics over training frames, every worker on its part of
-                them; otherwise they are pooled from those of the workers.
+            recalibrate: estimate the consensus's batch-norm statistics over training frames, every worker on its part
+                of them; otherwise they are pooled from those of the workers.
         """
         if self.sync is None:
             yield

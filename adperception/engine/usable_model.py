@@ -11,6 +11,7 @@ from adperception.models.base import TrainableModel
 
 __all__ = ["usable_model"]
 
+
 def usable_model(trainer: Trainer) -> tuple[TrainableModel, str]:
     """The model to evaluate, and in words where its batch-norm statistics come from.
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from adperception.optim.background import Background
 from adperception.optim.checksum import checksum
 from adperception.optim.collectives import (
     Broadcast,
@@ -51,6 +52,8 @@ class SyncOptimizer(torch.optim.Optimizer):
             statistics and random generators are put back afterwards.
         allow_single_worker: run with one worker as well; no round then happens (but for EASGD).
         check_replicas_every: rounds between two comparisons of what must be equal on all workers; 0: never.
+        overlap: communicate while the next gradient is computed. For strategies with ``order="joint"``, whose rounds
+            need the parameters before the step only, so nothing is stale; elections go by the losses before it.
 
     Attributes:
         strategy: as given.
@@ -81,14 +84,20 @@ class SyncOptimizer(torch.optim.Optimizer):
         probe: Callable[[nn.Module], Any] | None = None,
         allow_single_worker: bool = False,
         check_replicas_every: int = 100,
+        overlap: bool = False,
     ) -> None:
         # Optimizer.__init__ is not called: groups and state are those of ``optimizer``, and so are its step hooks.
         self.optimizer, self.strategy, self.trigger = optimizer, strategy, trigger or EverySteps(16)
         if strategy.needs_probe and (model is None or probe is None):
             missing = " and ".join(name for name, given in (("model", model), ("probe", probe)) if given is None)
             raise ValueError(
-                f"{strategy.name} measures gradients with a probe: pass {missing} to SyncOptimizer (a probe is a function "
-                "that computes the loss of one mini-batch with the model and calls backward)."
+                f"{strategy.name} measures gradients with a probe: pass {missing} to SyncOptimizer (a probe is a "
+                "function that computes the loss of one mini-batch with the model and calls backward)."
+            )
+        if overlap and not strategy.is_joint:
+            raise ValueError(
+                f'overlap=True needs rounds that do not depend on the local step: set order="joint", if '
+                f"{strategy.name} has that option."
             )
         if communicator is None:
             from adperception.optim.torch_communicator import TorchCommunicator
@@ -122,6 +131,9 @@ class SyncOptimizer(torch.optim.Optimizer):
         self._has_ticket = False
         self._ticket_base = 0
         self._steps_since_round = 0
+        self._overlap = overlap and not communicator.is_simulated
+        self._ahead: Background[bool] | None = None
+        self._kept_displacement: Tensor | None = None
         self._swapped = False
         self._started = False
         self._sync_every = self.trigger.steps_per_round(len(workers))
@@ -182,11 +194,16 @@ class SyncOptimizer(torch.optim.Optimizer):
         """
         # Most steps go no further than this; it has to cost next to nothing (benchmarks/distributed_overhead.py).
         steps = self.worker.steps
-        if self._started and not self._swapped and not self._takes_tickets:
-            averages = self._averages_gradients and self.strategy.wants_gradients(steps)
-            if not averages and not self.trigger.is_due(steps + 1, len(self._members)):
-                return self._local_step(closure, loss)
-        return self._communicator.run(self.stepping(closure, loss=loss))
+        plain = self._started and not self._swapped and not self._takes_tickets
+        if plain and self._averages_gradients:
+            plain = not self.strategy.wants_gradients(steps)
+        if plain and not self.trigger.is_due(steps + 1, len(self._members)):
+            result = self._local_step(closure, loss)
+        else:
+            result = self._communicator.run(self.stepping(closure, loss=loss))
+        if self._overlap:
+            self._begin_next_round()
+        return result
 
     def stepping(self, closure: Callable[[], Any] | None = None, *, loss: Tensor | float | None = None) -> Requests:
         """``step`` as a generator of requests, for ``Simulation``."""
@@ -200,25 +217,29 @@ class SyncOptimizer(torch.optim.Optimizer):
         due = not alone and self.trigger.is_due(steps, len(self._members))
         if not alone and self.strategy.wants_gradients(steps - 1):
             yield from self._averaged_gradients(closure)
-        joint = due and self.strategy.is_joint
+        joint, ahead = due and self.strategy.is_joint, self._ahead is not None
         if joint:
+            if self._ahead is not None:
+                joint, self._ahead = self._ahead.result(), None
             if loss is not None:
                 self.worker.losses.add(loss)
-            joint = yield from self._round(deferred=True)
+            if not ahead:
+                joint = yield from self._round(self._begin_round(), deferred=True)
+            self.worker.settle()
             result = self._local_step(closure, loss, noted=loss is not None)
         else:
             result = self._local_step(closure, loss)
         if joint:
             yield from self._finish_joint()
         elif due and not self.strategy.is_joint:
-            yield from self._round(deferred=False)
+            yield from self._round(self._begin_round(), deferred=False)
         if isinstance(self.trigger, Ticket):
             # The next ticket is taken now: a worker that is to join a round should not keep the others waiting.
             yield from self._until_local_ticket(self.trigger)
         return result
 
     def starting(self) -> Requests:
-        """What a ``TorchCommunicator`` does when ``SyncOptimizer`` is made, for ``Simulation``: start from equal values."""
+        """Start from equal values, for ``Simulation``; over a real communicator the constructor does it."""
         if not self._started:
             yield from self._start()
 
@@ -263,16 +284,20 @@ class SyncOptimizer(torch.optim.Optimizer):
         if isinstance(self.trigger, Ticket) and self._steps_since_round:
             raise RuntimeError(
                 f"with the trigger Ticket a run can be saved right after a round only, and this worker has done "
-                f"{self._steps_since_round} local steps since the last one. Save when SyncOptimizer.worker.rounds has grown."
+                f"{self._steps_since_round} local steps since the last one. Save when worker.rounds has grown."
             )
         tensors = {f"state/{name}": tensor for name, tensor in worker.state.items()}
         tensors["losses"] = worker.losses.state()
+        ahead = self._ahead is not None and self._ahead.result()
+        if ahead and worker.displacement is not None:
+            tensors["displacement"] = worker.displacement
         values = {
             "strategy": self.strategy.name,
             "worker_id": worker.worker_id,
             "members": list(self._members),
             "workers": list(worker.workers),
             "steps": worker.steps,
+            "ahead": None if self._ahead is None else ahead,
             "rounds": worker.rounds,
             "rounds_skipped": self.rounds_skipped,
             "skipped_steps": self.skipped_steps,
@@ -298,8 +323,8 @@ class SyncOptimizer(torch.optim.Optimizer):
             found = tensors.get(f"state/{name}")
             if found is None or found.shape != tensor.shape:
                 raise ValueError(
-                    f'{self.strategy.name}: state "{name}" should have the shape {tuple(tensor.shape)}, the saved one has '
-                    f"{None if found is None else tuple(found.shape)}; it is of another model or other options."
+                    f'{self.strategy.name}: state "{name}" should have the shape {tuple(tensor.shape)}, the saved one '
+                    f"has {None if found is None else tuple(found.shape)}; it is of another model or other options."
                 )
         for name, tensor in worker.state.items():
             tensor.copy_(tensors[f"state/{name}"])
@@ -309,6 +334,9 @@ class SyncOptimizer(torch.optim.Optimizer):
         self.ticket_log = list(values["ticket_log"])
         self._own_tickets, self._has_ticket, self._ticket_base = [], False, len(self.ticket_log)
         worker.params.gather()
+        self.wait()
+        self._ahead = None if values["ahead"] is None else Background(lambda: bool(values["ahead"]))
+        worker.displacement = tensors.get("displacement")
         self._started = True
 
     def restart_from(self, parameters: Tensor) -> None:
@@ -321,12 +349,17 @@ class SyncOptimizer(torch.optim.Optimizer):
         self.strategy.start(self.worker)
 
     def skip_step(self) -> None:
-        """Count a step without an update (a loss that is not finite), so that this worker keeps its place in the rounds."""
+        """Count a step without an update, so that this worker keeps its place in the rounds."""
         self.found_inf = torch.ones(())
         try:
             self.step(loss=math.nan)
         finally:
             del self.found_inf
+
+    def wait(self) -> None:
+        """Until the communication that goes on in the background, if any, is done; before using the communicator."""
+        if self._ahead is not None:
+            self._ahead.result()
 
     # What can be looked at.
 
@@ -363,6 +396,9 @@ class SyncOptimizer(torch.optim.Optimizer):
     def swapping_in(self) -> Requests:
         """Put the consensus into the live parameters and keep the worker's own in the scratch memory."""
         yield from self.starting()
+        self.wait()
+        displacement = self.worker.displacement
+        self._kept_displacement = None if displacement is None else displacement.clone()
         self.worker.params.gather()
         self.worker.notes = yield RollCall(self._note({}))
         found = yield from self.strategy.consensus(self.worker)
@@ -378,6 +414,8 @@ class SyncOptimizer(torch.optim.Optimizer):
         if self._swapped:
             self._exchange()
             self._swapped = False
+            self.worker.displacement = self._kept_displacement
+            self._kept_displacement = None
 
     def _exchange(self) -> None:
         for live, kept in chunks(self.worker.vector, self.worker.scratch_vector):
@@ -410,8 +448,8 @@ class SyncOptimizer(torch.optim.Optimizer):
             self._has_ticket = False
         if loss is None and self._needs_loss and not self._is_alone:
             raise ValueError(
-                f"{self.strategy.name} elects leaders by their training loss: call step(loss=loss), or step(closure) "
-                "with a closure that returns it."
+                f"{self.strategy.name} elects leaders by their training loss: call step(loss=loss), or "
+                "step(closure) with a closure that returns it."
             )
         if self._has_step_work and not self._is_alone:
             self.strategy.after_step(worker, self._sync_every)
@@ -448,14 +486,19 @@ class SyncOptimizer(torch.optim.Optimizer):
                     return
 
     @torch.no_grad()
-    def _round(self, *, deferred: bool) -> Requests:
+    def _begin_round(self) -> Note:
+        """What this worker says at the roll call of a round."""
+        self.worker.params.gather()
+        self.worker.params.check(self._trainable())
+        return self._note(self._checksums())
+
+    @torch.no_grad()
+    def _round(self, note: Note, *, deferred: bool) -> Requests:
         """One round; the answer is whether it was committed."""
         worker = self.worker
-        worker.params.gather()
-        worker.params.check(self._trainable())
         worker.deferred = deferred
         try:
-            worker.notes = yield RollCall(self._note(self._checksums()))
+            worker.notes = yield RollCall(note)
             worker.report = RoundReport(worker.members)
             self._members = worker.members
             self._compare_replicas()
@@ -469,6 +512,12 @@ class SyncOptimizer(torch.optim.Optimizer):
             worker.deferred = False
         self._round_done()
         return True
+
+    def _begin_next_round(self) -> None:
+        """If a round belongs to the next step, communicate from now on, while the caller computes the gradient."""
+        if not self._is_alone and self.trigger.is_due(self.worker.steps + 1, len(self._members)):
+            note = self._begin_round()  # in this thread, which then goes on to change losses and gradients
+            self._ahead = Background(lambda: bool(self._communicator.run(self._round(note, deferred=True))))
 
     @torch.no_grad()
     def _finish_joint(self) -> Requests:
@@ -509,7 +558,7 @@ class SyncOptimizer(torch.optim.Optimizer):
                 if trigger.is_local(ticket, len(self._members)):
                     number = self._ticket_base + trigger.local_number(ticket, len(self._members))
             if number is None or number < 0:
-                yield from self._round(deferred=False)
+                yield from self._round(self._begin_round(), deferred=False)
             else:
                 self._own_tickets.append(number)
                 self._has_ticket = True
@@ -565,9 +614,9 @@ class SyncOptimizer(torch.optim.Optimizer):
         for member, note in notes.items():
             if note.tell["fingerprint"] != mine["fingerprint"]:
                 raise ValueError(
-                    f"worker {self.worker.worker_id} trains {mine['tensors']} tensors with {mine['elements']} elements, "
-                    f"worker {member} {note.tell['tensors']} with {note.tell['elements']}; names, shapes, precision and "
-                    "memory order must be the same on all workers. Build the same model and optimizer on each."
+                    f"worker {self.worker.worker_id} trains {mine['tensors']} tensors with {mine['elements']} "
+                    f"elements, worker {member} {note.tell['tensors']} with {note.tell['elements']}; names, shapes, "
+                    "precision and memory order must be the same. Build the same model and optimizer on each."
                 )
             if note.tell["strategy"] != mine["strategy"]:
                 raise ValueError(
@@ -589,9 +638,9 @@ class SyncOptimizer(torch.optim.Optimizer):
             usual = max(sums, key=sums.count)
             different = [member for member, value in found.items() if value != usual]
             raise RuntimeError(
-                f"{self.strategy.name}: what all workers should hold alike ({', '.join(self.strategy.replicated)}) differs "
-                f"on worker {different} in round {self.worker.rounds + 1}. Memory was damaged, or a worker resumed from "
-                "another checkpoint; resume all workers from one."
+                f"{self.strategy.name}: what all workers should hold alike ({', '.join(self.strategy.replicated)}) "
+                f"differs on worker {different} in round {self.worker.rounds + 1}. Memory was damaged, or a worker "
+                "resumed from another checkpoint; resume all workers from one."
             )
 
     def _trainable(self) -> Iterable[tuple[str, nn.Parameter]]:

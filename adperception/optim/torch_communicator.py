@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from adperception.optim.agreement import name_workers
+from adperception.optim.agreement import fingerprint, name_workers
 from adperception.optim.checksum import checksum
 from adperception.optim.collectives import (
     AllReduce,
@@ -33,7 +33,7 @@ from adperception.optim.collectives import (
     TakeTicket,
 )
 from adperception.optim.communication_errors import CommunicatorError, ReplicasDifferError
-from adperception.optim.membership import LostWorker, Membership
+from adperception.optim.membership import LostWorker, Membership, own_connection
 from adperception.optim.process_groups import ProcessGroups
 from adperception.optim.request_checks import check_request
 from adperception.optim.traffic import sent_bytes
@@ -49,16 +49,18 @@ _made: Counter[tuple[str, tuple[int, ...], int]] = Counter()
 class TorchCommunicator:
     """One worker's end of the communication.
 
-    Without arguments it serves all ranks of ``torch.distributed``, over its store. With ``store``, ``worker_id`` and
-    ``workers`` it needs no initialised ``torch.distributed``: for workers that each run under a launcher of their own,
-    over a ``TCPStore`` in a process of its own (``tools/store.py``) that outlives them.
+    Without arguments it serves all ranks of ``torch.distributed``, over its store, which ends with the launcher that
+    hosts it, or with rank 0. With ``store``, ``worker_id`` and ``workers`` it needs no initialised
+    ``torch.distributed``: for workers that each run under a launcher of their own, over a ``TCPStore`` in a process of
+    its own (``tools/store.py``) that outlives them.
 
     All workers make their communicators in the same order, with the same options. A call of ``run`` that raises a
     ``CommunicatorError`` is the last one.
 
     Args:
         group: the ranks that take part; ``None``: all. Only says who; its own collectives are untouched.
-        store: where workers agree; a new one for each run, or with another ``name``.
+        store: where workers agree; a new one for each run, or with another ``name``. No other thread may wait in this
+            object, which makes its owner's rounds wait too.
         worker_id: this worker, one of ``workers``.
         workers: all worker ids, or how many there are.
         round_timeout_seconds: how long to wait for others in a roll call, in a collective and in a vote. It has to be
@@ -109,6 +111,7 @@ class TorchCommunicator:
             raise ValueError('on_failure="regroup" needs backend="gloo": NCCL ends processes whose peers are lost')
         if store is None:
             store, worker_id, ids, found = _of_torch_distributed(group, worker_id, workers)
+            store = own_connection(store)
             backend = backend or ("gloo" if on_failure == "regroup" else found)
         else:
             worker_id, ids = _of_arguments(group, worker_id, workers)
@@ -123,8 +126,8 @@ class TorchCommunicator:
         self.last_round_seconds = 0.0
         self.total_round_seconds = 0.0
         self._membership = Membership(
-            _own_connection(store) if len(ids) > 1 else store,
-            f"{name}/{'_'.join(map(str, ids))}/{made}",
+            store,
+            f"{name}/{fingerprint(ids)}/{made}",
             worker_id,
             ids,
             round_timeout_seconds=round_timeout_seconds,
@@ -264,11 +267,6 @@ class TorchCommunicator:
 def _tell_checksums(checksums: dict[str, int]) -> Requests:
     notes: dict[int, Note] = yield RollCall(Note(tell=checksums))
     return {worker: note.tell for worker, note in notes.items()}
-
-
-def _own_connection(store: Store) -> Store:
-    """A connection of one's own, where torch can make one: a thread that waits in a store blocks all others in it."""
-    return store.clone() if hasattr(store, "clone") else store
 
 
 def _of_torch_distributed(

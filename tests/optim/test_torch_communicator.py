@@ -296,15 +296,19 @@ def test_lost_worker_is_an_error_by_default(pool: WorkerPool, fault: Kill, messa
 
 def rounds_until_the_store_is_lost(place: Place, pid: int, how: int) -> tuple[str, float]:
     communicator = place.communicator(round_timeout_seconds=1.0, on_failure="regroup")
-    for _ in range(3):
-        communicator.run(sum_round(1.0))
-    time.sleep(0.1 * place.worker_id)
-    start = time.monotonic()
-    if place.worker_id == 0:
-        os.kill(pid, how)
+    begin = time.monotonic()
+
+    def rounds() -> None:
+        nonlocal begin
+        for i in range(100):
+            communicator.run(sum_round(1.0))
+            begin = time.monotonic()
+            if i == 2 and place.worker_id == 0:
+                os.kill(pid, how)
+
     with pytest.raises(StoreLostError) as caught:
-        communicator.run(sum_round(1.0))
-    return str(caught.value), time.monotonic() - start
+        rounds()
+    return str(caught.value), time.monotonic() - begin
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
@@ -343,7 +347,7 @@ def empty_round() -> Requests:
 
 def test_store_does_not_grow(pool: WorkerPool) -> None:
     for keys, _ in returned(pool.run(many_rounds, 3)):
-        assert keys[0] == keys[1]
+        assert keys[1] <= keys[0] + 4  # the others may be a round ahead or behind
 
 
 def side_by_side(place: Place) -> Any:
