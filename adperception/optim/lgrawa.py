@@ -39,6 +39,6 @@ class LGRAWA(GradientWeighted):
         """One per tensor."""
         return tensors
 
-    def combine(self, norms: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def combine(self, norms: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """As they are."""
         return norms, present

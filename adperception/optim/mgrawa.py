@@ -54,10 +54,10 @@ class MGRAWA(GradientWeighted):
         """One per model."""
         return 1
 
-    def combine(self, norms: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def combine(self, norms: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The norm of the whole gradient."""
-        whole = norms.sum() if self.norm == "layer_sum" else norms.square().sum().sqrt()
-        return whole.reshape(1), present.any().reshape(1)
+        whole = norms.sum(0, keepdim=True) if self.norm == "layer_sum" else norms.square().sum(0, keepdim=True).sqrt()
+        return whole, None if present is None else present.any(0, keepdim=True)
 
     def round_done(self, worker: Worker) -> None:
         """Forget the norms, where the authors' code does."""
