@@ -9,7 +9,8 @@ strategy's own state, and one scratch copy of the parameters.
 
 Everything is compared within one process: bare step, wrapped step and training step take turns in random order, and a
 ratio is the median over the turns of the quotient within a turn, so that a change of the machine's speed hits both.
-One thread, pinned; what is measured is its processor time. Rounds never come due; losses are told where a strategy needs them. Exit code 1 if a limit is broken.
+One thread, pinned; what is measured is its processor time. Rounds never come due. Losses are told where a strategy
+needs them. Exit code 1 if a limit is broken.
 """
 
 from __future__ import annotations
