@@ -21,10 +21,12 @@ from adperception.located_dict import location_of
 __all__ = [
     "DATASETS",
     "EVALUATIONS",
+    "GRAPH_SCHEDULES",
     "MODELS",
     "OPTIMIZERS",
     "PREPARATIONS",
     "SCHEDULES",
+    "STRATEGIES",
     "TRANSFORMS",
     "Registry",
     "build",
@@ -84,6 +86,8 @@ EVALUATIONS = Registry("evaluation", "adperception.evaluation")
 PREPARATIONS = Registry("preparation", "adperception.simulation")
 OPTIMIZERS = Registry("optimizer", "adperception.engine")
 SCHEDULES = Registry("schedule", "adperception.engine")
+STRATEGIES = Registry("strategy", "adperception.engine")
+GRAPH_SCHEDULES = Registry("graph schedule", "adperception.engine")
 
 
 def build(registry: Registry, config: Mapping[str, Any], **extra: Any) -> Any:

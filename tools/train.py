@@ -1,4 +1,7 @@
-"""Train a model: python tools/train.py CONFIG. Several processes: torchrun --nproc-per-node=N tools/train.py CONFIG."""
+"""Train a model: python tools/train.py CONFIG. Several processes: torchrun --nproc-per-node=N tools/train.py CONFIG.
+
+With a "distributed" section in the config they train apart and meet in rounds; see docs/distributed_training.md.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,13 @@ def main() -> int:
     parser.add_argument("config", type=Path, help="config file, e.g. configs/quickstart.py")
     parser.add_argument("--work-dir", type=Path, help="where everything is written (default: work_dirs/<config name>)")
     parser.add_argument("--resume", action="store_true", help="go on from the newest complete checkpoint in --work-dir")
+    parser.add_argument(
+        "--resume-consensus",
+        action="store_true",
+        help="go on from the consensus model, with any number of workers and fresh local optimizers",
+    )
+    parser.add_argument("--store", metavar="HOST:PORT", help="of tools/store.py, if every worker has its own launcher")
+    parser.add_argument("--worker", metavar="I/N", help="which of how many workers this is, with --store: 0/4 to 3/4")
     parser.add_argument("--allow-config-change", action="store_true", help="resume although the config differs")
     parser.add_argument(
         "--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. train.steps=20"
@@ -25,7 +35,7 @@ def main() -> int:
     parser.add_argument("--deterministic", action="store_true", help="fail on operations that are not deterministic")
     arguments = parser.parse_args()
     work_dir: Path = arguments.work_dir or Path("work_dirs") / arguments.config.stem
-    rank = os.environ.get("RANK", "0")
+    rank = os.environ.get("RANK", "0") if arguments.worker is None else arguments.worker.partition("/")[0]
     is_main = rank == "0"
     if is_main:
         print(f"{arguments.config} -> {work_dir}", flush=True)
@@ -52,6 +62,7 @@ def _train(arguments: argparse.Namespace, work_dir: Path, is_main: bool) -> int:
     parse_settings(config.values)
 
     from adperception.engine.run import RunOptions, train
+    from adperception.engine.workers import StoreAddress
 
     options = RunOptions(
         work_dir=work_dir,
@@ -59,6 +70,8 @@ def _train(arguments: argparse.Namespace, work_dir: Path, is_main: bool) -> int:
         allow_config_change=arguments.allow_config_change,
         device=arguments.device,
         deterministic=arguments.deterministic,
+        resume_consensus=arguments.resume_consensus,
+        address=None if arguments.store is None else StoreAddress.parse(arguments.store, arguments.worker),
     )
     trainer = train(config, options)
     # The shell's convention for a process that a signal ended.

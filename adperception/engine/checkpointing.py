@@ -6,6 +6,7 @@ import dataclasses
 import json
 import random
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ from torch import Tensor
 import adperception
 from adperception.checkpoint import layout, save
 from adperception.checkpoint.layout import CheckpointError, FileRecord
-from adperception.checkpoint.load import read_tensors
+from adperception.checkpoint.load import read_metadata, read_tensors
 from adperception.checkpoint.optimizer_state import flatten_optimizer, restore_optimizer
 from adperception.engine.trainer import Progress, Trainer
 from adperception.models.base import Pruning
 from adperception.structures import RadarGrid
 
-__all__ = ["checkpoint_root", "describe_weights", "restore_checkpoint", "save_checkpoint"]
+__all__ = ["checkpoint_root", "describe_weights", "restore_checkpoint", "restore_consensus", "save_checkpoint"]
+
+# In the file of a worker that trains apart.
+_MODEL, _OPTIMIZER, _STRATEGY = "model/", "optimizer/", "strategy/"
 
 
 def checkpoint_root(work_dir: Path) -> Path:
@@ -33,43 +37,51 @@ def checkpoint_root(work_dir: Path) -> Path:
 def save_checkpoint(trainer: Trainer) -> Path:
     """Write a complete checkpoint of the present step, then remove those that need not be kept.
 
-    Every process calls it and writes its own file; process 0 writes the rest.
+    Every process calls it and writes its own file; the main process writes the rest. If a worker is lost meanwhile and
+    the others go on, they begin again, so that what is written is of those that are left.
 
     Raises:
         CheckpointError: on every process, if any of them could not write. The checkpoints from before are intact.
     """
+    while True:
+        members = trainer.processes.members
+        path = _save(trainer)
+        if trainer.processes.members == members:
+            return path
+
+
+def _save(trainer: Trainer) -> Path:
     processes, step = trainer.processes, trainer.progress.step
     root = checkpoint_root(trainer.work_dir)
     temporary = root / f".{layout.step_directory(root, step).name}.tmp"
-    problem, files = "", {}
-    if processes.is_main:
+
+    def attempt(work: Callable[[], object]) -> str:
+        """JSON of a problem, empty if there is none, and of what ``work`` returns."""
         try:
-            save.begin(root, step)
+            return json.dumps(["", work()])
         except OSError as error:
-            problem = str(save.describe_failure(error, root, step))
-    _raise_everywhere(processes.gather_text(problem))
-    try:
-        files = _write_files(trainer, temporary)
-    except OSError as error:
-        problem = str(save.describe_failure(error, root, step))
-    replies = processes.gather_text(json.dumps({"problem": problem, "files": files}))
-    problems = [json.loads(reply)["problem"] for reply in replies]
-    if processes.is_main:
-        if not any(problems):
-            written = [json.loads(reply)["files"] for reply in replies]
-            records = {name: FileRecord(*record) for part in written for name, record in part.items()}
-            try:
-                save.commit(temporary, root, step, _state(trainer), records)
-                best = trainer.progress.best_step
-                save.prune(root, trainer.settings.checkpoint.keep, [] if best is None else [best])
-            except OSError as error:
-                problem = str(save.describe_failure(error, root, step))
-            except CheckpointError as error:
-                problem = str(error)
-        if problem or any(problems):
-            save.discard(temporary)
+            return json.dumps([str(save.describe_failure(error, root, step)), None])
+        except CheckpointError as error:
+            return json.dumps([str(error), None])
+
+    def complete() -> None:
+        records = {name: FileRecord(*record) for part in written for name, record in part.items()}
+        save.commit(temporary, root, step, _state(trainer), records)
+        best = trainer.progress.best_step
+        save.prune(root, trainer.settings.checkpoint.keep, [] if best is None else [best])
+
+    begun = processes.main_does(lambda: attempt(lambda: str(save.begin(root, step))))
+    _raise_everywhere([json.loads(begun)[0]])
+    replies = [json.loads(r) for r in processes.all_do(lambda: attempt(lambda: _write_own(trainer, temporary)))]
+    with trainer.as_evaluated(recalibrate=False):
+        model = processes.main_does(lambda: attempt(lambda: _write_shared(trainer, temporary)))
+    replies.append(json.loads(model))
+    problems, written = [reply[0] for reply in replies], [reply[1] for reply in replies]
+    if not any(problems):
+        problems.append(json.loads(processes.main_does(lambda: attempt(complete)))[0])
+    if any(problems) and processes.is_main:
+        save.discard(temporary)
     _raise_everywhere(problems)
-    _raise_everywhere([processes.share_text(problem)])
     return layout.step_directory(root, step)
 
 
@@ -79,30 +91,73 @@ def restore_checkpoint(trainer: Trainer, directory: Path, state: dict[str, Any])
     Raises:
         CheckpointError: if a tensor does not fit.
     """
-    model_tensors = read_tensors(directory / layout.MODEL_FILE)
-    try:
-        trainer.model.load_state_dict(model_tensors)
-    except RuntimeError as error:
-        raise CheckpointError(f"{directory}: does not fit the model of this config: {error}") from error
-    optimizer_tensors = read_tensors(directory / layout.OPTIMIZER_FILE)
-    restore_optimizer(trainer.optimizer, trainer.model, optimizer_tensors, state["optimizer"])
-    trainer.progress = Progress(**state["progress"])
     own_file = directory / layout.rank_file(trainer.processes.rank)
+    if trainer.sync is None:
+        _load_model(trainer, directory, read_tensors(directory / layout.MODEL_FILE))
+        optimizer_tensors = read_tensors(directory / layout.OPTIMIZER_FILE)
+        restore_optimizer(trainer.optimizer, trainer.model, optimizer_tensors, state["optimizer"])
+    else:
+        _restore_worker(trainer, directory, own_file)
+    trainer.progress = Progress(**state["progress"])
     if own_file.is_file():
         _restore_rank(read_tensors(own_file))
 
 
-def _write_files(trainer: Trainer, directory: Path) -> dict[str, tuple[int, str]]:
-    """This process's part; returns size and SHA-256 by file name."""
-    rank_name = layout.rank_file(trainer.processes.rank)
-    records = {rank_name: save.write_tensors(directory / rank_name, _rank_tensors())}
-    if trainer.processes.is_main:
-        model_file, optimizer_file = directory / layout.MODEL_FILE, directory / layout.OPTIMIZER_FILE
-        records[layout.MODEL_FILE] = save.write_tensors(
-            model_file, trainer.model.state_dict(), describe_weights(trainer)
-        )
-        tensors, _ = flatten_optimizer(trainer.optimizer, trainer.model)
-        records[layout.OPTIMIZER_FILE] = save.write_tensors(optimizer_file, tensors)
+def restore_consensus(trainer: Trainer, directory: Path, state: dict[str, Any]) -> None:
+    """Put the consensus model of a verified checkpoint into every worker; local optimizers and rounds begin anew.
+
+    Raises:
+        CheckpointError: if a tensor does not fit.
+    """
+    _load_model(trainer, directory, read_tensors(directory / layout.MODEL_FILE))
+    assert trainer.sync is not None
+    trainer.sync.restart()
+    trainer.progress = Progress(**state["progress"])
+
+
+def _load_model(trainer: Trainer, directory: Path, tensors: dict[str, Tensor]) -> None:
+    try:
+        trainer.model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"{directory}: does not fit the model of this config: {error}") from error
+
+
+def _restore_worker(trainer: Trainer, directory: Path, own_file: Path) -> None:
+    """One worker's own model, local optimizer and part of the strategy."""
+    assert trainer.sync is not None
+    tensors, values = read_tensors(own_file), read_metadata(own_file)
+    _load_model(trainer, directory, _below(tensors, _MODEL))
+    restore_optimizer(trainer.optimizer, trainer.model, _below(tensors, _OPTIMIZER), values["optimizer"])
+    try:
+        trainer.sync.restore(_below(tensors, _STRATEGY), values["strategy"])
+    except ValueError as error:
+        raise CheckpointError(f"{own_file}: {error}") from error
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _write_own(trainer: Trainer, directory: Path) -> dict[str, tuple[int, str]]:
+    """What belongs to this process; returns size and SHA-256 by file name."""
+    name = layout.rank_file(trainer.processes.rank)
+    tensors, values = _rank_tensors(), None
+    if trainer.sync is not None:
+        optimizer, optimizer_values = flatten_optimizer(trainer.optimizer, trainer.model)
+        strategy, strategy_values = trainer.sync.state()
+        values = {"optimizer": optimizer_values, "strategy": strategy_values}
+        for prefix, part in ((_MODEL, trainer.model.state_dict()), (_OPTIMIZER, optimizer), (_STRATEGY, strategy)):
+            tensors |= {prefix + key: tensor for key, tensor in part.items()}
+    record = save.write_tensors(directory / name, tensors, values)
+    return {name: (record.size_bytes, record.sha256)}
+
+
+def _write_shared(trainer: Trainer, directory: Path) -> dict[str, tuple[int, str]]:
+    """The model and, where all processes have the same one, the optimizer; returns size and SHA-256 by file name."""
+    files = {layout.MODEL_FILE: (trainer.model.state_dict(), describe_weights(trainer))}
+    if trainer.sync is None:
+        files[layout.OPTIMIZER_FILE] = (flatten_optimizer(trainer.optimizer, trainer.model)[0], {})
+    records = {name: save.write_tensors(directory / name, *content) for name, content in files.items()}
     return {name: (record.size_bytes, record.sha256) for name, record in records.items()}
 
 
@@ -143,6 +198,7 @@ def _state(trainer: Trainer) -> dict[str, Any]:
         "effective_batch": order.effective_batch,
         "seed": settings.seed,
         "world_size": order.world_size,
+        "workers": None if trainer.sync is None else list(trainer.processes.members),
         "threads": torch.get_num_threads(),
         "device": trainer.processes.device.type,
         "schedule": settings.schedule,

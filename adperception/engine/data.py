@@ -15,7 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 from adperception.engine.randomness import item_rng
 from adperception.engine.sampling import Item, StepBatchSampler
 
-__all__ = ["FrameDataset", "ValidationBatches", "frame_names", "training_loader"]
+__all__ = ["FrameDataset", "ValidationBatches", "frame_names", "spread_indices", "training_loader"]
 
 Collate = Callable[[Sequence[Any]], Any]
 
@@ -138,6 +138,12 @@ class ValidationBatches:
 def frame_names(dataset: FrameDataset, items: Iterable[Item]) -> list[str]:
     """Names of the frames of ``items``."""
     return [dataset.frame_ids[index] for _, index in items]
+
+
+def spread_indices(total: int, count: int) -> list[int]:
+    """Positions of at most ``count`` of ``total`` frames, evenly spread."""
+    positions: list[int] = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()
+    return positions
 
 
 def _loader(

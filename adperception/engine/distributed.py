@@ -38,6 +38,11 @@ class Processes:
     patient_group: Any = field(default=None, repr=False)
 
     @property
+    def members(self) -> tuple[int, ...]:
+        """Ranks of all processes that are left."""
+        return tuple(range(self.world_size))
+
+    @property
     def is_main(self) -> bool:
         """Whether this process writes files and prints."""
         return self.rank == 0
@@ -80,27 +85,38 @@ class Processes:
         dist.broadcast(data, src=0, group=self.patient_group)
         return bytes(data[:-1].tolist()).decode()
 
+    def all_do(self, work: Callable[[], str]) -> list[str]:
+        """Every process does something; the results of all, by rank."""
+        return self.gather_text(work())
+
+    def main_does(self, work: Callable[[], str]) -> str:
+        """The main process does something while the others wait; its result."""
+        return self.share_text(work() if self.is_main else "")
+
     def on_main(self, work: Callable[[], _Result]) -> _Result | None:
-        """Do something on process 0 while the others wait; what goes wrong stops all of them with the same message.
+        """Do something on the main process while the others wait; what goes wrong stops all with the same message.
 
         Returns:
-            What ``work`` returns, on process 0; ``None`` on the others.
+            What ``work`` returns, on the main process; ``None`` on the others.
 
         Raises:
             ValueError: with the message of a ``ValueError`` or ``OSError`` of ``work``.
         """
-        problem, result = "", None
-        if self.is_main:
+        results: list[_Result] = []
+
+        def attempt() -> str:
             try:
-                result = work()
+                results.append(work())
             except (ValueError, OSError) as error:
                 if self.world_size == 1:
                     raise
-                problem = str(error)
-        problem = self.share_text(problem)
+                return str(error)
+            return ""
+
+        problem = self.main_does(attempt)
         if problem:
             raise ValueError(problem)
-        return result
+        return results[0] if results else None
 
     def stop(self) -> None:
         """Leave the process group. Nothing may hold on to it any more (a DDP wrapper does)."""

@@ -7,6 +7,7 @@ reader, and its wrapper wants a ``train_step`` method).
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -67,7 +68,7 @@ class TrainingRunner(Runner):
             work_dir=str(trainer.work_dir),
             default_hooks=dict.fromkeys(_DEFAULT_HOOKS),
             custom_hooks=list(hooks),
-            launcher="pytorch" if trainer.processes.world_size > 1 else "none",
+            launcher="pytorch" if trainer.processes.world_size > 1 and trainer.sync is None else "none",
             default_scope=None,
             randomness={"seed": trainer.settings.seed},
             experiment_name=trainer.config.name,
@@ -84,9 +85,9 @@ class TrainingRunner(Runner):
         self._seed, self._deterministic = seed, False
 
     def wrap_model(self, model_wrapper_cfg: object, model: nn.Module) -> nn.Module:
-        """DDP around the model if there are several processes; buffers follow process 0 before every forward pass."""
+        """DDP around the model if processes share gradients; buffers follow process 0 before every forward pass."""
         processes = self.trainer.processes
-        if processes.world_size == 1:
+        if processes.world_size == 1 or self.trainer.sync is not None:
             return model
         wrapped = DistributedDataParallel(model, find_unused_parameters=False)
         if processes.device.type == "cpu" and processes.world_size > 2:
@@ -122,7 +123,9 @@ class TrainingRunner(Runner):
             self._train_loop = _TrainingLoop(self, self._make_loader())
             self.call_hook("before_run")
             self._train_loop.run()
-            self.call_hook("after_run")
+            # A run that a signal ended has its checkpoint and no time to lose: torchrun kills after 30 seconds.
+            with self.trainer.as_evaluated() if self.trainer.is_done else contextlib.nullcontext():
+                self.call_hook("after_run")
         return self.trainer.model
 
 
@@ -142,7 +145,9 @@ class _TrainingLoop(BaseLoop):
             outcome = trainer.compute(data, micro_batches)
             trainer.agree(outcome, self.runner.signals.received)
             self.runner.call_hook("before_update", outcome=outcome)
-            if not outcome.skipped:
+            if outcome.skipped:
+                trainer.skip_update()
+            else:
                 trainer.update(outcome)
             trainer.progress.step += 1
             outcome.wait_seconds = wait_seconds

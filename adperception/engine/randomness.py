@@ -12,7 +12,7 @@ from enum import IntEnum
 import numpy as np
 import torch
 
-__all__ = ["epoch_order", "item_rng", "seed_everything", "shard_rng", "step_generator"]
+__all__ = ["epoch_order", "item_rng", "probe_rng", "seed_everything", "shard_rng", "step_generator"]
 
 
 class _Purpose(IntEnum):
@@ -22,6 +22,7 @@ class _Purpose(IntEnum):
     ITEM = 1
     STEP = 2
     SHARD = 3
+    PROBE = 4
 
 
 def _sequence(seed: int, purpose: _Purpose, *position: int) -> np.random.SeedSequence:
@@ -42,6 +43,11 @@ def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
     """The CPU generator for the model's own draws in optimizer step ``step`` on process ``rank``."""
     state = _sequence(seed, _Purpose.STEP, step, rank).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]) & (2**63 - 1))
+
+
+def probe_rng(seed: int, round_number: int, rank: int) -> np.random.Generator:
+    """The generator for the frames, and their augmentation, that process ``rank`` measures gradients on in a round."""
+    return np.random.default_rng(_sequence(seed, _Purpose.PROBE, round_number, rank))
 
 
 def shard_rng(seed: int, *position: int) -> np.random.Generator:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ import torch
 
 from adperception.checkpoint.layout import CheckpointError, list_checkpoints, newest_complete, read_state
 from adperception.compression.applied_pruning import apply_pruning
-from adperception.engine.checkpointing import checkpoint_root, restore_checkpoint
+from adperception.engine.checkpointing import checkpoint_root, restore_checkpoint, restore_consensus
 from adperception.engine.console import say
 from adperception.engine.trainer import Trainer
 from adperception.models.base import Pruning, TrainableModel
 
-__all__ = ["restore_pruning", "resume"]
+__all__ = ["restore_pruning", "resume", "resume_consensus"]
 
 # These do not change any parameter of the model.
 _FREE_SECTIONS = ("log", "checkpoint")
@@ -29,28 +29,35 @@ def resume(trainer: Trainer, allow_config_change: bool) -> None:
     Raises:
         CheckpointError: if there is none, if the config differs (unless allowed), or if it does not fit the model.
     """
-    root = checkpoint_root(trainer.work_dir)
-    found = newest_complete(root, _say_on_main(trainer))
-    if found is None:
-        raise CheckpointError(
-            f"--resume: there is no complete checkpoint in {root}. Start without --resume, or name the folder of the "
-            "run with --work-dir."
-        )
-    directory, state = found
-    changes = list(differences(state["config"], trainer.config.values))
-    if changes and not allow_config_change:
-        raise CheckpointError(
-            f"--resume: the config is not the one {directory} was trained with: {'; '.join(changes)}. Use the old "
-            "values, or --allow-config-change to go on with the new ones."
-        )
+    directory, state = _find(trainer, allow_config_change)
+    _compare_workers(trainer, directory, state)
     _compare_processes(trainer, directory, state)
     restore_checkpoint(trainer, directory, state)
     if state["effective_batch"] != trainer.order.effective_batch:
         _move_to_new_batch_size(trainer, state)
     if trainer.processes.is_main:
-        for change in changes:
-            say(f"config change: {change}")
         say(f"resumed from {directory}: step {trainer.progress.step} of {trainer.total_steps}")
+
+
+def resume_consensus(trainer: Trainer, allow_config_change: bool) -> None:
+    """Continue from the consensus model of the newest complete checkpoint, with whatever number of workers.
+
+    The place in the run is kept; local optimizers (momentum) and the strategy begin anew, so this is not the run that
+    would have gone on.
+
+    Raises:
+        CheckpointError: as ``resume``; another strategy or number of workers is no reason.
+    """
+    directory, state = _find(trainer, allow_config_change, free=("distributed",))
+    restore_consensus(trainer, directory, state)
+    if state["effective_batch"] != trainer.order.effective_batch:
+        _move_to_new_batch_size(trainer, state)
+    if trainer.processes.is_main:
+        say(
+            f"resumed from the consensus model of {directory} ({state['world_size']} processes, now "
+            f"{trainer.order.world_size}) with fresh local optimizers: step {trainer.progress.step} of "
+            f"{trainer.total_steps}"
+        )
 
 
 def restore_pruning(model: TrainableModel, work_dir: Path) -> None:
@@ -66,6 +73,47 @@ def restore_pruning(model: TrainableModel, work_dir: Path) -> None:
         if pruning:
             apply_pruning(model, Pruning.from_dict(pruning))
         return
+
+
+def _find(trainer: Trainer, allow_config_change: bool, free: Sequence[str] = ()) -> tuple[Path, dict[str, Any]]:
+    """The newest complete checkpoint and its state, unless its config differs in more than the ``free`` sections."""
+    root = checkpoint_root(trainer.work_dir)
+    found = newest_complete(root, _say_on_main(trainer))
+    if found is None:
+        raise CheckpointError(
+            f"--resume: there is no complete checkpoint in {root}. Start without --resume, or name the folder of the "
+            "run with --work-dir."
+        )
+    directory, state = found
+    saved, present = ({k: v for k, v in c.items() if k not in free} for c in (state["config"], trainer.config.values))
+    changes = list(differences(saved, present))
+    if changes and not allow_config_change:
+        raise CheckpointError(
+            f"--resume: the config is not the one {directory} was trained with: {'; '.join(changes)}. Use the old "
+            "values, or --allow-config-change to go on with the new ones."
+        )
+    if trainer.processes.is_main:
+        for change in changes:
+            say(f"config change: {change}")
+    return directory, state
+
+
+def _compare_workers(trainer: Trainer, directory: Path, state: Mapping[str, Any]) -> None:
+    """Refuse to go on with other workers: each has parameters and momentum of its own, in a file of its own."""
+    saved, present = state.get("workers"), None if trainer.sync is None else list(trainer.processes.members)
+    if saved == present:
+        return
+    was = "one model for all processes" if saved is None else f"workers {', '.join(map(str, saved))}"
+    now = "one model for all processes" if present is None else f"workers {', '.join(map(str, present))}"
+    raise CheckpointError(
+        f"--resume: {directory} holds {was}, this run has {now}. "
+        + (
+            "Use a config with a distributed section, or start new from its model with init.weights."
+            if present is None
+            else "Start the same workers, or use --resume-consensus: all begin from the consensus model, with fresh "
+            "local optimizers."
+        )
+    )
 
 
 def differences(saved: Mapping[str, Any], present: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
 from adperception.checkpoint.save import remove_leftovers
 from adperception.config import Config, format_config
@@ -16,8 +16,8 @@ from adperception.datasets.base import LidarDataset
 from adperception.datasets.data_check import require_sane_data
 from adperception.engine.checkpointing import checkpoint_root, move_previous_run_aside
 from adperception.engine.console import say, show_log_messages
-from adperception.engine.data import FrameDataset, ValidationBatches, training_loader
-from adperception.engine.distributed import Processes, start_processes
+from adperception.engine.data import FrameDataset, ValidationBatches, spread_indices, training_loader
+from adperception.engine.distributed import Processes, launched_processes, start_processes
 from adperception.engine.hooks.checkpoints import Checkpoints
 from adperception.engine.hooks.evaluations import Evaluations
 from adperception.engine.hooks.log_files import LogFiles
@@ -28,12 +28,25 @@ from adperception.engine.initial_weights import load_initial_weights
 from adperception.engine.mmengine_runner import Hook, TrainingRunner
 from adperception.engine.optimizers import build_optimizer
 from adperception.engine.randomness import seed_everything
-from adperception.engine.resume import restore_pruning, resume
+from adperception.engine.resume import restore_pruning, resume, resume_consensus
 from adperception.engine.sampling import SampleOrder, StepBatchSampler
 from adperception.engine.settings import Settings, parse_settings
+from adperception.engine.strategies import parse_distributed
+from adperception.engine.synchronisation import Synchronisation
 from adperception.engine.trainer import Trainer
+from adperception.engine.workers import StoreAddress, Workers, start_workers
 from adperception.models.base import TrainableModel
-from adperception.registry import DATASETS, EVALUATIONS, MODELS, OPTIMIZERS, PREPARATIONS, SCHEDULES, build, check
+from adperception.registry import (
+    DATASETS,
+    EVALUATIONS,
+    MODELS,
+    OPTIMIZERS,
+    PREPARATIONS,
+    SCHEDULES,
+    STRATEGIES,
+    build,
+    check,
+)
 from adperception.structures import VoxelGrid
 
 __all__ = ["RunOptions", "train"]
@@ -51,6 +64,9 @@ class RunOptions:
         allow_config_change: resume even if the config differs.
         device: ``"cpu"``, ``"cuda"`` or ``None`` for cuda where there is one.
         deterministic: fail on an operation that cannot be deterministic.
+        resume_consensus: continue from the consensus model of the newest checkpoint, with any number of workers: local
+            optimizers and the strategy begin anew.
+        address: where workers that each have a launcher of their own find each other.
     """
 
     work_dir: Path
@@ -58,6 +74,13 @@ class RunOptions:
     allow_config_change: bool = False
     device: str | None = None
     deterministic: bool = False
+    resume_consensus: bool = False
+    address: StoreAddress | None = None
+
+    @property
+    def continues(self) -> bool:
+        """Whether the run goes on from a checkpoint."""
+        return self.resume or self.resume_consensus
 
 
 def train(config: Config, options: RunOptions) -> Trainer:
@@ -69,7 +92,7 @@ def train(config: Config, options: RunOptions) -> Trainer:
     """
     settings = parse_settings(config.values)
     check_names(settings)
-    processes = start_processes(options.device)
+    processes = _start(settings, options)
     show_log_messages(processes.is_main)
     try:
         trainer = _build(config, settings, options, processes)
@@ -78,6 +101,15 @@ def train(config: Config, options: RunOptions) -> Trainer:
         return trainer
     finally:
         processes.stop()
+
+
+def _start(settings: Settings, options: RunOptions) -> Processes:
+    if settings.distributed is None:
+        if options.resume_consensus or options.address is not None:
+            raise ValueError("--resume-consensus and --store need a distributed section, and the config has none.")
+        return start_processes(options.device)
+    count = launched_processes() if options.address is None else options.address.workers
+    return start_workers(parse_distributed(settings.distributed, count), options.device, options.address)
 
 
 def check_names(settings: Settings) -> None:
@@ -96,6 +128,8 @@ def check_names(settings: Settings) -> None:
         check(PREPARATIONS, settings.prepare)
     for evaluation in settings.evaluations:
         check(EVALUATIONS, evaluation)
+    if settings.distributed is not None:
+        STRATEGIES.find(settings.distributed)
 
 
 def _build(config: Config, settings: Settings, options: RunOptions, processes: Processes) -> Trainer:
@@ -113,20 +147,21 @@ def _build(config: Config, settings: Settings, options: RunOptions, processes: P
         drop_last=settings.train.drop_last,
     )
     model: TrainableModel = build(MODELS, settings.model)
-    origin = None if settings.init is None or options.resume else load_initial_weights(model, settings.init)
+    origin = None if settings.init is None or options.continues else load_initial_weights(model, settings.init)
     if origin is not None and processes.is_main:
         say(origin.sentence)
-    if options.resume:
+    if options.continues:
         restore_pruning(model, options.work_dir)
     else:
         model.before_training(_spread_frames(dataset))
     model.to(processes.device)
     ground_height = _check_data(dataset, model, processes)
+    optimizer = build_optimizer(settings.optimizer, model)
     return Trainer(
         config=config,
         settings=settings,
         model=model,
-        optimizer=build_optimizer(settings.optimizer, model),
+        optimizer=optimizer,
         schedule=build(SCHEDULES, settings.schedule),
         order=order,
         processes=processes,
@@ -134,21 +169,46 @@ def _build(config: Config, settings: Settings, options: RunOptions, processes: P
         work_dir=options.work_dir,
         origin=None if origin is None else origin.record,
         ground_height=ground_height,
+        sync=_synchronisation(settings, processes, model, optimizer, dataset),
+    )
+
+
+def _synchronisation(
+    settings: Settings,
+    processes: Processes,
+    model: TrainableModel,
+    optimizer: torch.optim.Optimizer,
+    dataset: FrameDataset,
+) -> Synchronisation | None:
+    if settings.distributed is None:
+        return None
+    assert isinstance(processes, Workers)
+    train = settings.train
+    return Synchronisation(
+        parse_distributed(settings.distributed, processes.world_size),
+        processes,
+        model,
+        optimizer,
+        dataset,
+        frames_per_step=train.batch_size * train.accumulate_steps,
+        frames_per_pass=train.batch_size,
+        seed=settings.seed,
     )
 
 
 def _spread_frames(dataset: FrameDataset) -> Iterator[Any]:
     """Training frames evenly spread over the split, as stored."""
-    total = len(dataset)
-    for index in np.unique(np.linspace(0, total - 1, min(STATISTICS_FRAMES, total)).round().astype(int)):
-        yield dataset.read(int(index))
+    for index in spread_indices(len(dataset), STATISTICS_FRAMES):
+        yield dataset.read(index)
 
 
 def _runner(trainer: Trainer, options: RunOptions) -> TrainingRunner:
     settings, device = trainer.settings, trainer.processes.device
 
     def restore() -> None:
-        if options.resume:
+        if options.resume_consensus:
+            resume_consensus(trainer, options.allow_config_change)
+        elif options.resume:
             resume(trainer, options.allow_config_change)
 
     def make_loader() -> Any:
@@ -182,7 +242,7 @@ def _prepare_work_dir(config: Config, options: RunOptions, processes: Processes)
             options.work_dir.mkdir(parents=True, exist_ok=True)
             for name in remove_leftovers(checkpoint_root(options.work_dir)):
                 say(f"removed an unfinished checkpoint: {name}")
-            if not options.resume:
+            if not options.continues:
                 aside = move_previous_run_aside(options.work_dir)
                 if aside is not None:
                     say(f"{options.work_dir} held an earlier run; it is now in {aside} (--resume would have gone on)")

@@ -144,6 +144,8 @@ class Settings:
         checkpoint: when to save.
         log: how often to log.
         init: where the first weights come from; ``None``: random ones.
+        distributed: section of STRATEGIES: processes train apart and meet in rounds; ``None``: gradients are averaged
+            in every step.
         seed: seed of everything random; ``--seed`` replaces it.
     """
 
@@ -158,6 +160,7 @@ class Settings:
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     log: LogSettings = field(default_factory=LogSettings)
     init: InitSettings | None = None
+    distributed: Mapping[str, Any] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

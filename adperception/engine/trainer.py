@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,23 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from adperception.config import Config
-from adperception.engine.data import FrameDataset
+from adperception.engine.console import say
+from adperception.engine.data import FrameDataset, ValidationBatches, spread_indices
 from adperception.engine.distributed import Processes
 from adperception.engine.optimizers import apply_schedule
 from adperception.engine.randomness import step_generator
 from adperception.engine.sampling import MicroBatch, SampleOrder
 from adperception.engine.schedules import Schedule
 from adperception.engine.settings import Settings
+from adperception.engine.synchronisation import Synchronisation
+from adperception.evaluation.batch_norm_statistics import mask_generator
 from adperception.models.base import TrainableModel
 
-__all__ = ["Progress", "StepOutcome", "Trainer"]
+__all__ = ["STATISTICS_FRAMES", "Progress", "StepOutcome", "Trainer"]
+
+
+STATISTICS_FRAMES = 64
+"""Training frames over which batch-norm statistics are estimated."""
 
 
 @dataclass
@@ -105,6 +113,7 @@ class Trainer:
         work_dir: where everything is written.
         progress: what changes during the run.
         stop_signal: number of the signal that ends the run after this step, agreed by all processes, else 0.
+        sync: rounds, if the processes train apart (``distributed`` in the config); ``None``: gradients are averaged.
     """
 
     def __init__(
@@ -121,6 +130,7 @@ class Trainer:
         work_dir: Path,
         origin: dict[str, Any] | None = None,
         ground_height: float | None = None,
+        sync: Synchronisation | None = None,
     ) -> None:
         self.config = config
         self.settings = settings
@@ -134,6 +144,8 @@ class Trainer:
         self.work_dir = work_dir
         self.progress = Progress(origin=origin, ground_height=ground_height)
         self.stop_signal = 0
+        self.sync = sync
+        self._received_signal = 0
 
     @property
     def total_steps(self) -> int:
@@ -163,7 +175,7 @@ class Trainer:
             batches: one collated batch per micro-batch, on the CPU.
             micro_batches: their frames and shares.
         """
-        step, world_size = self.progress.step, self.processes.world_size
+        step = self.progress.step
         values = self.schedule.at(step, self.total_steps, float(self.settings.optimizer["lr"]))
         apply_schedule(self.optimizer, values)
         generator = step_generator(self.settings.seed, step, self.processes.rank)
@@ -172,15 +184,17 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         term_values: list[dict[str, Tensor]] = []
         means: dict[str, Tensor] = {}
-        for number, (batch, micro_batch) in enumerate(zip(batches, micro_batches, strict=True)):
+        shares = self._shares(micro_batches)
+        # DDP divides the summed gradient by the number of processes; shares already add up to 1 over all.
+        scale = 1 if self.sync is not None else self.processes.world_size
+        for number, (batch, share) in enumerate(zip(batches, shares, strict=True)):
             with self._communicate(only_if=number == len(batches) - 1):
                 losses = self.network(batch, generator)
-                # DDP divides the summed gradient by the number of processes; shares already add up to 1 over all.
-                (losses.total * (micro_batch.share * world_size)).backward()
+                (losses.total * (share * scale)).backward()
             present = {"loss": losses.total.detach(), **{name: term.detach() for name, term in losses.terms.items()}}
             term_values.append(present)
             for name, value in present.items():
-                means[name] = means.get(name, torch.zeros((), device=device)) + value * micro_batch.share
+                means[name] = means.get(name, torch.zeros((), device=device)) + value * share
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         return StepOutcome(
             step=step,
@@ -195,8 +209,16 @@ class Trainer:
         )
 
     def agree(self, outcome: StepOutcome, stop_signal: int) -> None:
-        """Let all processes know whether any of them saw a non-finite value or a signal to stop."""
+        """Let all processes know whether any of them saw a non-finite value or a signal to stop.
+
+        Processes that train apart look at their own values only, and tell of signals in the next round.
+        """
         finite = bool(torch.isfinite(outcome.loss) & torch.isfinite(outcome.gradient_norm))
+        if self.sync is not None:
+            if stop_signal and not self._received_signal and self.processes.is_main:
+                say(f"{signal.Signals(stop_signal).name} received; all workers stop after the next round")
+            outcome.finite, self._received_signal = finite, stop_signal
+            return
         not_finite, self.stop_signal = self.processes.largest([0 if finite else 1, stop_signal])
         outcome.finite = not_finite == 0
 
@@ -206,8 +228,30 @@ class Trainer:
         if limit is not None:
             parameters = [p for p in self.model.parameters() if p.grad is not None]
             nn.utils.clip_grads_with_norm_(parameters, limit, outcome.gradient_norm)
-        self.optimizer.step()
+        if self.sync is not None:
+            self.stop_signal = self.sync.step(outcome.loss, self._received_signal)
+        else:
+            self.optimizer.step()
         self.model.after_optimizer_step(outcome.step, self.total_steps)
+
+    def skip_update(self) -> None:
+        """Leave the parameters as they are; a process that trains apart still keeps its place in the rounds."""
+        if self.sync is not None:
+            self.stop_signal = self.sync.skip(self._received_signal)
+
+    @contextlib.contextmanager
+    def as_evaluated(self, *, recalibrate: bool = True) -> Iterator[None]:
+        """The model as it stands for all processes: with rounds, their consensus. All processes enter together.
+
+        Args:
+            recalibrate: estimate the consensus's batch-norm statistics over training frames, every worker on its part
+                of them; otherwise they are pooled from those of the workers.
+        """
+        if self.sync is None:
+            yield
+            return
+        with self.sync.consensus(self._forward_training_frames if recalibrate else None):
+            yield
 
     def record_metrics(self, metrics: dict[str, float]) -> None:
         """Note evaluation results, and the step if the metric that the config calls best improved.
@@ -223,6 +267,30 @@ class Trainer:
         if math.isnan(value) or (best is not None and sign * value >= sign * best):
             return
         self.progress.best_step, self.progress.best_value = self.progress.step, value
+
+    def _shares(self, micro_batches: Sequence[MicroBatch]) -> list[float]:
+        """What each pass counts: its part of the step's frames, those of all processes or, with rounds, one's own."""
+        shares = [micro_batch.share for micro_batch in micro_batches]
+        own = sum(shares)
+        if self.sync is None or own == 0:
+            return shares
+        return [share / own for share in shares]
+
+    def _forward_training_frames(self, model: nn.Module) -> None:
+        """Some training frames through the model, for its batch-norm statistics: this worker's part of them."""
+        indices = spread_indices(len(self.dataset), STATISTICS_FRAMES)
+        processes = self.processes
+        batches = ValidationBatches(
+            dataset=self.dataset,
+            batch_size=self.settings.train.batch_size,
+            seed=self.settings.seed,
+            collate=self.model.collate(training=True),
+            workers=0,
+            device=processes.device,
+            indices=indices[processes.rank :: processes.world_size] or indices,
+        )
+        for number, batch in enumerate(batches):
+            model(batch.to(processes.device), mask_generator(0, 1, number))
 
     def _communicate(self, only_if: bool) -> contextlib.AbstractContextManager[None]:
         """Gradients are exchanged in the last backward pass of a step only."""

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from adperception.engine.data import ValidationBatches
-from adperception.engine.trainer import Trainer
+from adperception.engine.data import ValidationBatches, spread_indices
+from adperception.engine.trainer import STATISTICS_FRAMES, Trainer
 from adperception.evaluation.batch_norm_statistics import with_reestimated_batch_norm
 from adperception.models.base import TrainableModel
 
 __all__ = ["usable_model"]
-
-STATISTICS_FRAMES = 64
 
 
 def usable_model(trainer: Trainer) -> tuple[TrainableModel, str]:
@@ -23,6 +18,9 @@ def usable_model(trainer: Trainer) -> tuple[TrainableModel, str]:
     With ``train.batch_norm_statistics = "re-estimated"`` it is a copy in evaluation mode, its statistics averaged over
     training frames spread evenly over the split; no label of another frame is touched.
     """
+    if trainer.sync is not None:
+        frames = len(spread_indices(len(trainer.dataset), STATISTICS_FRAMES))
+        return trainer.model, f"re-estimated over {frames} training frames, pooled over the workers"
     if trainer.settings.train.batch_norm_statistics == "running":
         return trainer.model, "running averages"
     batches = training_frames(trainer, STATISTICS_FRAMES)
@@ -32,8 +30,7 @@ def usable_model(trainer: Trainer) -> tuple[TrainableModel, str]:
 
 def training_frames(trainer: Trainer, frames: int) -> ValidationBatches:
     """Batches of training frames, augmented as in training, the same ones whenever it is called."""
-    total = len(trainer.dataset)
-    indices: Sequence[int] = np.unique(np.linspace(0, total - 1, min(frames, total)).round().astype(int)).tolist()
+    indices = spread_indices(len(trainer.dataset), frames)
     collate: Any = trainer.model.collate(training=True)
     return ValidationBatches(
         dataset=trainer.dataset,

@@ -6,7 +6,7 @@ they are either estimated anew, every worker on its own data, and pooled, or poo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,9 +23,10 @@ __all__ = ["ConsensusSwap", "consensus"]
 class ConsensusSwap:
     """The consensus in place of a worker's own model, for as long as it is wanted.
 
-    Parameters that take part in the rounds become the strategy's consensus (EASGD: the centre; otherwise the mean). Other
-    floating-point parameters (frozen ones, the target encoder of AD-L-JEPA) become the plain mean over the workers, which
-    leaves equal ones exactly equal. Batch-norm statistics are estimated anew or pooled; other buffers stay the worker's.
+    Parameters that take part in the rounds become the strategy's consensus (EASGD: the centre; otherwise the mean).
+    Other floating-point parameters (frozen ones, the target encoder of AD-L-JEPA) become the plain mean over the
+    workers, which leaves equal ones exactly equal. Batch-norm statistics are estimated anew or pooled; other buffers
+    stay the worker's.
 
     Args:
         sync: this worker's optimizer.
@@ -43,7 +44,14 @@ class ConsensusSwap:
 
     @torch.no_grad()
     def entering(self) -> Requests:
-        """Swap in, as a generator of requests; all workers do it together."""
+        """Swap in, as a generator of requests; all workers do it together. If it fails, everything is as before."""
+        try:
+            yield from self._entering()
+        except BaseException:
+            self.leave()
+            raise
+
+    def _entering(self) -> Requests:
         sync, model = self._sync, self._model
         yield from sync.swapping_in()
         in_rounds = {id(p) for p in sync.worker.params.parameters}
@@ -98,7 +106,7 @@ def consensus(
         swap.leave()
 
 
-def _average(sync: SyncOptimizer, tensors: list[Tensor]) -> Requests:
+def _average(sync: SyncOptimizer, tensors: Sequence[Tensor]) -> Requests:
     """Replace tensors by their means over the workers whose parameters are finite.
 
     Sums of equal float32 values are exact in float64, and so is the division, so what is equal everywhere stays so.
@@ -111,7 +119,7 @@ def _average(sync: SyncOptimizer, tensors: list[Tensor]) -> Requests:
         flat.zero_()
     yield AllReduce(flat)
     flat.div_(len(worker.healthy))
-    for tensor, values in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+    for tensor, values in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
         tensor.copy_(values.view(tensor.shape))
 
 

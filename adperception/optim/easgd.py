@@ -24,8 +24,8 @@ class EASGD(Strategy):
         ``c   <- c + beta (mean_k x_k - c)``    the centre moves towards the mean of the workers before that
 
     so that what the workers lose the centre gains. With ``NesterovMomentum`` as the local optimizer and
-    ``order="joint"`` this is EAMSGD. The centre is kept on every worker and is the same to the bit everywhere, so nobody
-    owns it and it survives whoever is lost; alpha is then computed with the workers that are left.
+    ``order="joint"`` this is EAMSGD. The centre is kept on every worker and is the same to the bit everywhere, so
+    nobody owns it and it survives whoever is lost; alpha is then computed with the workers that are left.
 
     A single worker is not plain training: the centre still drags it.
 
@@ -61,7 +61,6 @@ class EASGD(Strategy):
         """Pull the workers to the centre and the centre to the workers."""
         count = yield from worker.mean()
         yield Commit()
-        worker.report.unhealthy = tuple(m for m in worker.members if m not in worker.healthy)
         if not count:
             worker.report.skipped = True
             return
@@ -76,5 +75,5 @@ class EASGD(Strategy):
     def consensus(self, worker: Worker) -> Requests:
         """The centre."""
         worker.scratch_vector.copy_(worker.state["center"])
+        yield from ()
         return True
-        yield

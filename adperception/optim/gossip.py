@@ -29,11 +29,10 @@ def mix(worker: Worker, own: float, weights: Mapping[int, float]) -> Requests:
     """Put the weighted sum of one's own and the neighbours' parameters into the scratch vector, and commit."""
     yield Mix(worker.vector, worker.scratch_vector, own, tuple(weights), tuple(weights.values()))
     yield Commit()
-    worker.report.unhealthy = tuple(m for m in worker.members if m not in worker.healthy)
 
 
 def pull_to_mixed(worker: Worker, own: float, weights: Mapping[int, float]) -> None:
-    """Take over what was mixed. Without a neighbour a worker stays as it is, also one that is not fit and has none fit."""
+    """Take over what was mixed. Without a fit neighbour a worker stays as it is."""
     if any(weights.values()):
         worker.pull(worker.scratch_vector, 1.0)
     elif own == 0.0:

@@ -65,8 +65,8 @@ class GradientWeighted(Strategy):
         """How many weights a worker has."""
 
     @abstractmethod
-    def combine(self, norms: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """From (L,) norms per tensor to those that are averaged over time, and which of them are there."""
+    def combine(self, norms: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """From (L,) norms per tensor to those that are averaged over time; which of them are there, ``None`` if all."""
 
     def extra(self, worker_count: int, tensors: int) -> int:
         """The weights travel with the parameters, in one all-reduce."""
@@ -117,7 +117,6 @@ class GradientWeighted(Strategy):
         total = scratch[size:].double()
         self._multiply(worker, vector, 1 / total)
         yield Commit()
-        worker.report.unhealthy = tuple(m for m in worker.members if m not in worker.healthy)
         worker.report.weights = {worker.worker_id: float((weights / total).mean()) if worker.is_healthy else 0.0}
         if self.proximal > 0:
             worker.state["center"].copy_(vector)

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor
-
 from adperception.optim.collectives import (
     AllReduce,
     Broadcast,
@@ -18,6 +16,7 @@ from adperception.optim.collectives import (
     RollCall,
     TakeTicket,
 )
+from adperception.optim.mixing import add_up
 
 __all__ = ["Compute", "Cost", "SimulatedWorker", "Simulation"]
 
@@ -80,8 +79,8 @@ class Simulation:
     """Carries out the requests of all workers in one process.
 
     ``run`` takes one generator per worker, e.g. ``SyncOptimizer.stepping``, or a whole training loop that says
-    ``yield from sync.stepping(...)`` and, with a clock, ``yield Compute(seconds)``. Of the workers that can go on, the one
-    with the earliest clock does, so faster workers get more tickets. Sums are taken in ascending worker id.
+    ``yield from sync.stepping(...)`` and, with a clock, ``yield Compute(seconds)``. Of the workers that can go on, the
+    one with the earliest clock does, so faster workers get more tickets. Sums are taken in ascending worker id.
 
     Args:
         workers: number of workers.
@@ -183,19 +182,9 @@ def _mix(requests: Sequence[Mix]) -> list[Any]:
             if worker_id not in requests[neighbour].neighbours:
                 raise RuntimeError(f"worker {worker_id} mixes with {neighbour}, but {neighbour} does not mix with it.")
     for request in requests:
-        mix_into(request, [requests[neighbour].source for neighbour in request.neighbours])
+        received = [requests[neighbour].source for neighbour in request.neighbours]
+        add_up(request.out, request.source, request.own_weight, received, request.weights)
     return [request.out for request in requests]
-
-
-def mix_into(request: Mix, received: Sequence[Tensor]) -> None:
-    """Add up what ``Mix`` says, from the neighbours' values."""
-    if request.own_weight == 0:
-        request.out.zero_()
-    else:
-        request.out.copy_(request.source).mul_(request.own_weight)
-    for values, weight in zip(received, request.weights, strict=True):
-        if weight != 0:
-            request.out.add_(values, alpha=weight)
 
 
 _ANSWERS: dict[type, Callable[[Any], list[Any]]] = {

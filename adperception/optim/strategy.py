@@ -14,8 +14,8 @@ from adperception.optim.worker import Worker
 __all__ = ["Order", "Strategy", "finite_losses", "require", "require_order"]
 
 Order: TypeAlias = Literal["step_then_pull", "joint"]
-"""When the pull of a round happens: after the local step, to targets made of the stepped parameters (the released codes);
-or together with it, both computed from the parameters before it (the papers' equations)."""
+"""When the pull of a round happens: after the local step, to targets made of the stepped parameters (the released
+codes); or together with it, both computed from the parameters before it (the papers' equations)."""
 
 
 class Strategy(ABC):
@@ -84,8 +84,7 @@ class Strategy(ABC):
 
     def before_step(self, worker: Worker) -> Requests:
         """Before the local step ``worker.steps``, with the gradients at hand."""
-        return
-        yield
+        yield from ()
 
     def after_step(self, worker: Worker, sync_every: float) -> None:  # noqa: B027  most strategies do nothing here
         """After every local step, without communication.
@@ -101,8 +100,7 @@ class Strategy(ABC):
 
     def finish(self, worker: Worker) -> Requests:
         """The rest of a joint round, after the local step, for a method that communicates before and after it."""
-        return
-        yield
+        yield from ()
 
     def consensus(self, worker: Worker) -> Requests:
         """Leave the model that stands for all workers in the scratch vector: their mean, unless a method has another.

@@ -18,3 +18,8 @@ def network_namespaces(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Mod
 @pytest.fixture
 def network_time(network_namespaces: ModuleType) -> ModuleType:
     return importlib.import_module("network_time")
+
+
+@pytest.fixture
+def distributed_bytes(network_namespaces: ModuleType) -> ModuleType:
+    return importlib.import_module("distributed_bytes")

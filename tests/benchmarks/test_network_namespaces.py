@@ -138,13 +138,17 @@ def test_a_latency_is_kept_or_refused(network_namespaces: ModuleType) -> None:
 
 
 def test_without_root_it_says_what_it_needs(
-    network_namespaces: ModuleType, network_time: ModuleType, monkeypatch: pytest.MonkeyPatch
+    network_namespaces: ModuleType,
+    network_time: ModuleType,
+    distributed_bytes: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(network_namespaces, "SYSTEM_FOLDERS", ())
-    for call in (network_namespaces.require_root, lambda: network_time.main([])):
+    scripts = [lambda script=script: script.main([]) for script in (network_time, distributed_bytes)]
+    for call in (network_namespaces.require_root, *scripts):
         # A SystemExit with a text prints it and ends with status 1.
         with pytest.raises(
             SystemExit, match=r"root \(this is user 1000\).*; and the program `ip`.*; and.*`tc`"

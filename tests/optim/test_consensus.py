@@ -1,12 +1,25 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from adperception.optim import DPSGD, EASGD, LSGD, ConsensusSwap, EverySteps, LocalSGD, Simulation, Strategy, SyncOptimizer
+from adperception.optim import (
+    DPSGD,
+    EASGD,
+    LSGD,
+    ConsensusSwap,
+    EverySteps,
+    LocalSGD,
+    RoundFailedError,
+    Simulation,
+    Strategy,
+    SyncOptimizer,
+)
+from adperception.optim.collectives import Requests
 
 
 class Twin(nn.Module):
@@ -46,8 +59,10 @@ def team(strategy: Strategy, workers: int = 3) -> tuple[Simulation, list[Twin], 
     return simulation, models, syncs
 
 
-def swap(simulation: Simulation, models: list[Twin], syncs: list[SyncOptimizer], recalibrate: object = None) -> list[ConsensusSwap]:
-    swaps = [ConsensusSwap(s, m, recalibrate) for s, m in zip(syncs, models, strict=True)]  # type: ignore[arg-type]
+def swap(
+    simulation: Simulation, models: list[Twin], syncs: list[SyncOptimizer], recalibrate: Any = None
+) -> list[ConsensusSwap]:
+    swaps = [ConsensusSwap(s, m, recalibrate) for s, m in zip(syncs, models, strict=True)]
     simulation.run([each.entering() for each in swaps])
     return swaps
 
@@ -65,10 +80,8 @@ def test_consensus_goes_in_and_out(strategy: Strategy) -> None:
     mean = torch.stack([state["online.0.weight"] for state in own]).mean(0)
     center = syncs[0].worker.state.get("center")
     if center is not None:
-        mean = syncs[0].worker.params.views(center)[0]
-        mean = dict(zip([s.name for s in syncs[0].worker.params.segments], syncs[0].worker.params.views(center), strict=True))[
-            "online.0.weight"
-        ]
+        params = syncs[0].worker.params
+        mean = dict(zip((s.name for s in params.segments), params.views(center), strict=True))["online.0.weight"]
     torch.testing.assert_close(models[0].online[0].weight.detach(), mean)
     with pytest.raises(RuntimeError, match="the consensus model is swapped in"):
         simulation.run([sync.stepping(loss=0.0) for sync in syncs])
@@ -121,3 +134,32 @@ def test_workers_that_are_not_finite_are_left_out() -> None:
     swap(simulation, models, syncs)
     for model in models:
         assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_a_swap_that_fails_leaves_everything_as_it_was() -> None:
+    """Wherever a collective or a vote fails because a worker is lost; the next attempt works."""
+    simulation, models, syncs = team(LocalSGD())
+    own = [copy.deepcopy(model.state_dict()) for model in models]
+    reached = 0
+
+    def failing(requests: Requests, at: int) -> Requests:
+        nonlocal reached
+        request = next(requests)
+        try:
+            for _ in range(at):
+                request = requests.send((yield request))
+        except StopIteration:
+            return
+        reached = max(reached, at)
+        with pytest.raises(RoundFailedError):
+            requests.throw(RoundFailedError("lost"))
+
+    for at in range(10):
+        swaps = [ConsensusSwap(sync, model) for sync, model in zip(syncs, models, strict=True)]
+        simulation.run([failing(each.entering(), at) for each in swaps])
+        if reached < at:
+            break
+        for model, state in zip(models, own, strict=True):
+            assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items()), at
+    assert reached == 5
+    assert not torch.equal(models[0].online[0].weight, own[0]["online.0.weight"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("page", ["sam", "lpf_sgd", "entropy_sgd", "autodrop", "graph_schedules"])
+@pytest.mark.parametrize("page", ["sam", "lpf_sgd", "entropy_sgd", "autodrop", "graph_schedules", "communication_time"])
 def test_examples_run(page: str, repository: Path) -> None:
     text = (repository / "docs" / f"{page}.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

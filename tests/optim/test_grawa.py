@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from adperception.optim.grawa import GradientWeighted
 from adperception.optim.gradient_norms import NormAverage
+from adperception.optim.grawa import GradientWeighted
 from adperception.optim.lgrawa import LGRAWA
 from adperception.optim.mgrawa import MGRAWA
 from adperception.optim.triggers import EverySteps
@@ -80,6 +80,15 @@ def test_an_absent_norm_does_not_count() -> None:
     average = NormAverage(torch.zeros(2).double(), torch.zeros(2).double(), 0.5)
     average.add(torch.tensor([3.0, 0.0]).double(), torch.tensor([True, False]))
     assert average.value().tolist() == [3.0, math.inf]
+
+
+def test_a_norm_that_is_not_finite_counts_until_the_next_one() -> None:
+    average = NormAverage(torch.zeros(2).double(), torch.zeros(2).double(), 0.5)
+    for first, second in ((1.0, 4.0), (math.nan, 4.0)):
+        average.add(torch.tensor([first, second]).double(), torch.tensor([True, True]))
+    assert str(average.value().tolist()) == "[nan, 4.0]"
+    average.add(torch.tensor([3.0, 4.0]).double(), torch.tensor([True, True]))
+    assert average.value().tolist() == [3.0, 4.0]
 
 
 def gradient_probe(model: nn.Module) -> torch.Tensor:

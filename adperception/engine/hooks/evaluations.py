@@ -78,16 +78,19 @@ class Evaluations(Hook):
         trainer.processes.on_main(rehearse)
 
     def _run(self, trainer: Trainer, due: Sequence[Evaluation]) -> None:
-        metrics: dict[str, float] = {}
-        problem = ""
-        if trainer.processes.is_main:
+        def attempt() -> str:
             try:
-                metrics = self._compute(trainer, due)
+                return json.dumps(["", self._compute(trainer, due)])
             except (ValueError, OSError) as error:  # a full disk, a label file that went away
                 if trainer.processes.world_size == 1:
                     raise
-                problem = str(error)
-        problem, metrics = json.loads(trainer.processes.share_text(json.dumps([problem, metrics])))
+                return json.dumps([str(error), {}])
+
+        with trainer.as_evaluated():
+            found = trainer.processes.main_does(attempt)
+        problem: str
+        metrics: dict[str, float]
+        problem, metrics = json.loads(found)
         if problem:
             raise ValueError(problem)
         best = trainer.settings.checkpoint.best

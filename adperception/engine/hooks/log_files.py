@@ -36,8 +36,10 @@ class LogFiles(Hook):
 
     def before_run(self, trainer: Trainer) -> None:
         """Open the files."""
-        if not trainer.processes.is_main:
-            return
+        if trainer.processes.is_main:
+            self._open(trainer)
+
+    def _open(self, trainer: Trainer) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter  # slow to import
 
         step = trainer.progress.step
@@ -73,7 +75,9 @@ class LogFiles(Hook):
     def _write_line(self, trainer: Trainer, outcome: StepOutcome) -> None:
         names = sorted(self._sums)
         local = torch.tensor([float(self._sums[name]) / max(self._steps, 1) for name in names], dtype=torch.float64)
-        means = dict(zip(names, trainer.processes.total(local).tolist(), strict=True))
+        if trainer.sync is None:
+            local = trainer.processes.total(local)
+        means = dict(zip(names, local.tolist(), strict=True))
         line: dict[str, Any] = {
             "kind": "train",
             "step": trainer.progress.step,
@@ -85,10 +89,13 @@ class LogFiles(Hook):
             "step_seconds": self._seconds["step"] / self._timed,
             "data_wait_seconds": self._seconds["wait"] / self._timed,
             "skipped_steps": trainer.progress.skipped_steps,
+            **({} if trainer.sync is None else trainer.sync.log_line()),
             **peak_memory(trainer.processes.device),
         }
         self._sums, self._seconds, self._steps, self._timed = {}, {"step": 0.0, "wait": 0.0}, 0, 0
         if trainer.processes.is_main:
+            if self._path is None:  # this worker is the first one since another was lost
+                self._open(trainer)
             self._write(line)
 
     def _write(self, line: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ class NonFiniteError(ValueError):
 
 
 class NonFiniteGuard(Hook):
-    """Acts on ``train.on_non_finite`` before the parameters change; all processes act alike.
+    """Acts on ``train.on_non_finite`` before the parameters change; all processes act alike, unless they train apart.
 
     With ``"skip"``, buffers (batch-norm statistics) go back to their values from before the step as well.
     """
@@ -45,7 +45,7 @@ class NonFiniteGuard(Hook):
         """
         if outcome.finite:
             return
-        gather = trainer.processes.gather_text
+        gather = trainer.processes.gather_text if trainer.sync is None else _alone
         # One process's NaN is in everyone's gradient, so the gradient is only to blame if every loss is finite.
         findings = gather(_describe_losses(trainer, outcome))
         if not any(findings):
@@ -71,6 +71,11 @@ class NonFiniteGuard(Hook):
     def _remember(self, trainer: Trainer) -> None:
         if trainer.settings.train.on_non_finite == "skip":
             self._buffers = [buffer.detach().clone() for buffer in trainer.model.buffers()]
+
+
+def _alone(text: str) -> list[str]:
+    """A process that trains apart asks nobody."""
+    return [text]
 
 
 def _describe_losses(trainer: Trainer, outcome: StepOutcome) -> str:

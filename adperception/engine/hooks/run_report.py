@@ -77,8 +77,9 @@ class RunReport(Hook):
     def _final_model(self, trainer: Trainer) -> tuple[nn.Module, str]:
         if isinstance(trainer.model, PredictionModel):
             return usable_model(trainer)
+        running = "running averages" if trainer.sync is None else usable_model(trainer)[1]
         if self._batches is None or not hasattr(trainer.model, "encode"):
-            return trainer.model, "running averages"
+            return trainer.model, running
         model = with_reestimated_batch_norm(
             trainer.model, self._batches, device=trainer.processes.device, count=STATISTICS_BATCHES
         )
