@@ -102,6 +102,9 @@ class DigitsTask:
     name: str = "digits"
     metric: Metric = field(default_factory=lambda: Metric("accuracy", higher_is_better=True, tolerance=0.5))
     shardings: Sequence[Sharding] = ("dealt", "fixed", "skewed")
+    batch_size: int = 32
+    rate_scale: float = 1.0
+    recalibration_batches: int = 0
 
     def identity(self) -> dict[str, Any]:
         """A hash of the data, and the network."""
@@ -116,6 +119,10 @@ class DigitsTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return DigitsCNN()
+
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """SGD with Nesterov momentum."""
+        return torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4, nesterov=True)
 
     def batches(self, workers: int, seed: int, sharding: Sharding, batch_size: int, steps: int) -> _DigitsBatches:
         """Batches cut one after the other from a worker's order of samples, across the ends of epochs."""
@@ -139,6 +146,9 @@ class _DigitsBatches:
     def loss(self, model: nn.Module, worker: int, step: int) -> Tensor:
         index = self._order[worker, step]
         return nn.functional.cross_entropy(model(self._train.images[index]), self._train.labels[index])
+
+    def before_step(self, model: nn.Module) -> None:
+        pass
 
     def after_step(self, model: nn.Module, step: int, steps: int) -> None:
         pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,11 @@ from adperception.engine.optimizer_methods import METHODS, Setting
 from adperception.engine.study_task import Batches, Sharding, Split, StudyTask
 from adperception.optim import EverySteps, Simulation, SyncOptimizer
 from adperception.optim.collectives import Request
+from adperception.optim.consensus import ConsensusSwap
 from adperception.optim.traffic import sent_bytes
 
 __all__ = ["RunSpec", "run_simulated"]
 
-MOMENTUM = 0.9
-WEIGHT_DECAY = 1e-4
 DROP = 0.1
 """Factor on the learning rate for the last part of a run."""
 
@@ -85,17 +84,10 @@ class _Run:
         trigger = EverySteps(spec.sync_every if method.communicates else NEVER)
         for communicator in self.simulation.communicators:
             model = task.build_model(spec.seed)
-            optimizer = torch.optim.SGD(
-                [parameter for parameter in model.parameters() if parameter.requires_grad],
-                spec.setting.learning_rate,
-                momentum=MOMENTUM,
-                weight_decay=WEIGHT_DECAY,
-                nesterov=True,
-            )
             self.models.append(model)
             self.syncs.append(
                 SyncOptimizer(
-                    optimizer,
+                    task.build_optimizer(model),
                     strategy,
                     trigger,
                     model=model,
@@ -119,13 +111,16 @@ class _Run:
         Raises:
             FloatingPointError: if no worker has finite parameters.
         """
-        try:
-            self._uncounted.run([sync.swapping_in() for sync in self.syncs])
-        except RuntimeError as error:
-            raise FloatingPointError(f"training diverged before step {self._step}: {error}") from error
+        if not any(torch.isfinite(sync.worker.vector).all() for sync in self.syncs):
+            raise FloatingPointError(f"training diverged before step {self._step}: no worker has finite parameters")
+        swaps = [
+            ConsensusSwap(sync, model, self._recalibration(worker))
+            for worker, (sync, model) in enumerate(zip(self.syncs, self.models, strict=True))
+        ]
+        self._uncounted.run([swap.entering() for swap in swaps])
         score = self._scored(self.models[0])
-        for sync in self.syncs:
-            sync.swap_out()
+        for swap in swaps:
+            swap.leave()
         return score
 
     def worker_scores(self) -> list[float]:
@@ -144,13 +139,15 @@ class _Run:
     def _steps(self, worker: int, first: int, end: int, losses: list[Tensor]) -> Generator[Request, Any, None]:
         spec, model, sync = self.spec, self.models[worker], self.syncs[worker]
         for step in range(first, end):
-            rate = spec.setting.learning_rate * (DROP if step >= spec.drop_at * spec.steps else 1.0)
+            drop = DROP if step >= spec.drop_at * spec.steps else 1.0
+            rate = spec.setting.learning_rate * self.task.rate_scale * drop
             for group in sync.param_groups:
                 group["lr"] = rate
             sync.zero_grad()
             loss = self.batches.loss(model, worker, step)
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
+            self.batches.before_step(model)
             yield from sync.stepping(loss=loss.detach())
             self.batches.after_step(model, step, spec.steps)
 
@@ -164,6 +161,15 @@ class _Run:
             return loss
 
         return probe
+
+    def _recalibration(self, worker: int) -> Callable[[nn.Module], None] | None:
+        count = min(self.task.recalibration_batches, self.spec.steps)
+
+        def recalibrate(model: nn.Module) -> None:
+            for step in range(count):
+                self.batches.loss(model, worker, step)
+
+        return recalibrate if count else None
 
     def _scored(self, model: nn.Module) -> float:
         training = model.training

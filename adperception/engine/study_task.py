@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["SHARDINGS", "Batches", "Metric", "Sharding", "Split", "StudyTask"]
@@ -51,6 +52,9 @@ class Batches(Protocol):
     def loss(self, model: nn.Module, worker: int, step: int) -> Tensor:
         """The loss of a worker's mini-batch in a step (from 0)."""
 
+    def before_step(self, model: nn.Module) -> None:
+        """What is done to the gradients, if anything (clipping)."""
+
     def after_step(self, model: nn.Module, step: int, steps: int) -> None:
         """What a model does after an optimizer step of its own, if anything (a target network that follows)."""
 
@@ -70,11 +74,26 @@ class StudyTask(Protocol):
     def shardings(self) -> Sequence[Sharding]:
         """Those that ``batches`` can make."""
 
+    @property
+    def batch_size(self) -> int:
+        """Of one worker, unless another one is asked for."""
+
+    @property
+    def rate_scale(self) -> float:
+        """By what the learning rates of the methods' settings are multiplied."""
+
+    @property
+    def recalibration_batches(self) -> int:
+        """Training batches by which every worker estimates the batch-norm statistics of the consensus; 0: none."""
+
     def identity(self) -> dict[str, Any]:
         """All that decides what a run of this task finds, as plain values."""
 
     def build_model(self, seed: int) -> nn.Module:
         """A fresh model, the same one for the same seed."""
+
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The local optimizer of a worker; its learning rate is set in every step."""
 
     def batches(self, workers: int, seed: int, sharding: Sharding, batch_size: int, steps: int) -> Batches:
         """The data of a run.

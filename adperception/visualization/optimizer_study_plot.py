@@ -48,7 +48,7 @@ def write_optimizer_study_plot(rows: Mapping[str, Mapping[str, Curves]], metric:
             axis.set_xlabel(heading)
             axis.grid(alpha=0.3)
             axis.set_ylim(*_limits(methods))
-            if name == "bytes_sent":
+            if name == "bytes_sent" and axis.lines and any(len(line.get_xdata()) for line in axis.lines):
                 axis.set_xscale("log")
         row_axes[0].set_ylabel(f"{metric} of the consensus")
         row_axes[1].set_title(title, fontsize=10)

@@ -24,6 +24,9 @@ class ToyBatches:
         weight: Tensor = model.weight  # type: ignore[assignment]
         return (weight - self.targets[worker, step]).square().mean()
 
+    def before_step(self, model: nn.Module) -> None:
+        pass
+
     def after_step(self, model: nn.Module, step: int, steps: int) -> None:
         self.stepped.append(step)
 
@@ -35,6 +38,9 @@ class ToyTask:
     name: str = "toy"
     metric: Metric = field(default_factory=lambda: Metric("accuracy", higher_is_better=True, tolerance=0.5))
     shardings: tuple[Sharding, ...] = ("fixed", "skewed")
+    batch_size: int = 8
+    rate_scale: float = 1.0
+    recalibration_batches: int = 0
 
     def identity(self) -> dict[str, Any]:
         return {"task": self.name}
@@ -43,6 +49,9 @@ class ToyTask:
         model = nn.Linear(3, 1, bias=False)
         nn.init.constant_(model.weight, 0.1 * seed)
         return model
+
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4, nesterov=True)
 
     def batches(self, workers: int, seed: int, sharding: Sharding, batch_size: int, steps: int) -> ToyBatches:
         noise = torch.randn(workers, steps, 3, generator=torch.Generator().manual_seed(seed))

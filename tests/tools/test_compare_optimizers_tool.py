@@ -39,6 +39,7 @@ def test_a_plan_needs_no_training(tool: Callable[[str], Main], capsys: pytest.Ca
     ("arguments", "message"),
     [
         (["--task", "letters"], "--task letters"),
+        (["--task", "nowhere.py"], "nowhere.py"),
         (["--methods", "Adam"], "--methods Adam is unknown"),
         (["--seeds", "0"], "--seeds 0 must be 1 or more"),
         (["--workers", "2000"], "--workers 2000: there are 1079 training samples"),
