@@ -7,6 +7,7 @@ reader, and its wrapper wants a ``train_step`` method).
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -122,7 +123,8 @@ class TrainingRunner(Runner):
             self._train_loop = _TrainingLoop(self, self._make_loader())
             self.call_hook("before_run")
             self._train_loop.run()
-            with self.trainer.as_evaluated():
+            # A run that a signal ended has its checkpoint and no time to lose: torchrun kills after 30 seconds.
+            with self.trainer.as_evaluated() if self.trainer.is_done else contextlib.nullcontext():
                 self.call_hook("after_run")
         return self.trainer.model
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed as dist
-from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]  # public, but not in __all__
 
 from adperception.engine.distributed import Processes, start_processes
 from adperception.engine.strategies import DistributedPlan

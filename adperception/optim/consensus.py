@@ -44,7 +44,14 @@ class ConsensusSwap:
 
     @torch.no_grad()
     def entering(self) -> Requests:
-        """Swap in, as a generator of requests; all workers do it together."""
+        """Swap in, as a generator of requests; all workers do it together. If it fails, everything is as before."""
+        try:
+            yield from self._entering()
+        except BaseException:
+            self.leave()
+            raise
+
+    def _entering(self) -> Requests:
         sync, model = self._sync, self._model
         yield from sync.swapping_in()
         in_rounds = {id(p) for p in sync.worker.params.parameters}

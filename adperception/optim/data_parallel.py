@@ -15,16 +15,23 @@ __all__ = ["DataParallel", "PostLocalSGD"]
 
 
 def average_gradients(worker: Worker) -> Requests:
-    """Every worker's gradients become their mean; a tensor that has one on some workers only counts as 0 elsewhere."""
+    """Every worker's gradients become their mean; a tensor that has one on some workers only counts as 0 elsewhere.
+
+    A worker whose gradients are not finite is left out, and takes over the mean of the others. With none that are,
+    nothing is averaged.
+    """
+    if not worker.healthy:
+        yield Commit()
+        return
     parameters, size = worker.params.parameters, worker.params.numel
     scratch = worker.scratch[: size + len(parameters)].zero_()
     views = worker.params.views(scratch)
     for view, parameter in zip(views, parameters, strict=True):
-        if parameter.grad is not None:
+        if parameter.grad is not None and worker.is_healthy:
             view.copy_(parameter.grad)
-    scratch[size:] = torch.tensor([float(p.grad is not None) for p in parameters])
+    scratch[size:] = torch.tensor([float(p.grad is not None and worker.is_healthy) for p in parameters])
     yield AllReduce(scratch)
-    scratch[:size].div_(len(worker.members))
+    scratch[:size].div_(len(worker.healthy))
     yield Commit()
     for view, parameter, present in zip(views, parameters, scratch[size:].tolist(), strict=True):
         if present:
@@ -35,10 +42,11 @@ def average_gradients(worker: Worker) -> Requests:
 class DataParallel(Strategy):
     """Synchronous data-parallel SGD, what torch's DistributedDataParallel does, as a strategy to compare with.
 
-    Before every step: ``g <- (1/M) sum_m g_m``. For training use DistributedDataParallel, which overlaps this with the
-    backward pass; here it runs in the simulation as well. Rounds have nothing left to do.
+    Before every step: ``g <- (1/M) sum_m g_m``, over the workers whose gradients are finite. For training use
+    DistributedDataParallel, which overlaps this with the backward pass; here it runs in the simulation as well. Rounds
+    have nothing left to do.
 
-    State: none. Traffic: one all-reduce of P per step.
+    State: none. Traffic: one all-reduce of P + L per step (L flags say which of the tensors have a gradient).
     """
 
     def extra(self, worker_count: int, tensors: int) -> int:
@@ -50,8 +58,11 @@ class DataParallel(Strategy):
         yield from average_gradients(worker)
 
     def round(self, worker: Worker) -> Requests:
-        """Nothing: all workers are the same."""
-        yield Commit()
+        """Nothing, as all workers are the same, or what puts one right that is not."""
+        if len(worker.healthy) < len(worker.members):
+            yield from LocalSGD().round(worker)
+        else:
+            yield Commit()
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,7 @@ class PostLocalSGD(LocalSGD):
     Args:
         local_from_step: first step without gradient averaging.
 
-    State: none. Traffic: one all-reduce of P per step, later per round.
+    State: none. Traffic: one all-reduce of P + L per step, later of P per round.
     """
 
     local_from_step: int = 500

@@ -61,7 +61,6 @@ class EASGD(Strategy):
         """Pull the workers to the centre and the centre to the workers."""
         count = yield from worker.mean()
         yield Commit()
-        worker.report.unhealthy = tuple(m for m in worker.members if m not in worker.healthy)
         if not count:
             worker.report.skipped = True
             return

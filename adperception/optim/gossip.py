@@ -29,7 +29,6 @@ def mix(worker: Worker, own: float, weights: Mapping[int, float]) -> Requests:
     """Put the weighted sum of one's own and the neighbours' parameters into the scratch vector, and commit."""
     yield Mix(worker.vector, worker.scratch_vector, own, tuple(weights), tuple(weights.values()))
     yield Commit()
-    worker.report.unhealthy = tuple(m for m in worker.members if m not in worker.healthy)
 
 
 def pull_to_mixed(worker: Worker, own: float, weights: Mapping[int, float]) -> None:

@@ -52,9 +52,13 @@ class NormAverage:
         self.count.add_(present)
 
     def value(self) -> Tensor:
-        """(n,); infinite where nothing was ever observed."""
+        """(n,); infinite where nothing was ever observed. What was not finite counts now, and is then forgotten."""
         correction = 1 - self.decay**self.count
-        return torch.where(self.count > 0, self.average / correction, torch.inf)
+        values = torch.where(self.count > 0, self.average / correction, torch.inf)
+        spoilt = ~self.average.isfinite()
+        self.average.masked_fill_(spoilt, 0)
+        self.count.masked_fill_(spoilt, 0)
+        return values
 
 
 @contextmanager

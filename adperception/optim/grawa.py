@@ -117,7 +117,6 @@ class GradientWeighted(Strategy):
         total = scratch[size:].double()
         self._multiply(worker, vector, 1 / total)
         yield Commit()
-        worker.report.unhealthy = tuple(m for m in worker.members if m not in worker.healthy)
         worker.report.weights = {worker.worker_id: float((weights / total).mean()) if worker.is_healthy else 0.0}
         if self.proximal > 0:
             worker.state["center"].copy_(vector)

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from adperception.optim.alike import checksums, compare_replicas, mend, same_start
 from adperception.optim.background import Background
-from adperception.optim.checksum import checksum
 from adperception.optim.collectives import (
-    Broadcast,
     Commit,
     Communicator,
     Note,
     Requests,
     RollCall,
     RoundFailedError,
-    TakeTicket,
 )
 from adperception.optim.flat_params import FlatParams, chunks
 from adperception.optim.strategy import Strategy
+from adperception.optim.ticket_turns import TicketTurns
 from adperception.optim.triggers import EverySteps, Ticket, Trigger
 from adperception.optim.worker import RoundReport, Worker
 
@@ -46,7 +47,8 @@ class SyncOptimizer(torch.optim.Optimizer):
         optimizer: the local optimizer. Only parameters that require a gradient take part.
         strategy: what happens in a round.
         trigger: when there is one.
-        model: for strategies with a probe, for names in messages, and so that buffers start equal.
+        model: for strategies with a probe, for names in messages, and so that buffers start equal and come back where a
+            worker's parameters were not finite.
         communicator: how to reach the other workers; ``None``: the world group of ``torch.distributed``.
         probe: called with the model, computes the loss of a mini-batch and its gradients. Gradients, batch-norm
             statistics and random generators are put back afterwards.
@@ -61,8 +63,9 @@ class SyncOptimizer(torch.optim.Optimizer):
         worker: parameters, memory and bookkeeping of this worker.
         rounds_skipped: rounds that failed or had nobody to pull to.
         skipped_steps: local steps left out by a ``GradScaler``.
+        left_out: how often each worker, by its id, was left out because its parameters, its loss or (where gradients
+            are averaged) its gradients were not finite.
         tell: plain values that this worker tells the others at the next roll call.
-        ticket_log: with ``Ticket``, the worker of every local step, in the order of the tickets.
 
     Raises:
         ValueError: for one worker (unless allowed), workers with other parameters, or a missing model or probe.
@@ -125,20 +128,15 @@ class SyncOptimizer(torch.optim.Optimizer):
         self.check_replicas_every = check_replicas_every
         self.rounds_skipped = 0
         self.skipped_steps = 0
+        self.left_out: Counter[int] = Counter()
         self.tell: dict[str, Any] = {}
-        self.ticket_log: list[int] = []
-        self._own_tickets: list[int] = []
-        self._has_ticket = False
-        self._ticket_base = 0
-        self._steps_since_round = 0
+        self._turns = TicketTurns(self.trigger) if isinstance(self.trigger, Ticket) else None
         self._overlap = overlap and not communicator.is_simulated
         self._ahead: Background[bool] | None = None
         self._kept_displacement: Tensor | None = None
         self._swapped = False
         self._started = False
         self._sync_every = self.trigger.steps_per_round(len(workers))
-        self._members = workers
-        self._takes_tickets = isinstance(self.trigger, Ticket)
         self._averages_gradients = strategy.communicates_before_step
         self._needs_loss, self._has_step_work = strategy.needs_loss, strategy.has_step_work
         if not communicator.is_simulated:
@@ -194,10 +192,10 @@ class SyncOptimizer(torch.optim.Optimizer):
         """
         # Most steps go no further than this; it has to cost next to nothing (benchmarks/distributed_overhead.py).
         steps = self.worker.steps
-        plain = self._started and not self._swapped and not self._takes_tickets
+        plain = self._started and not self._swapped and self._turns is None
         if plain and self._averages_gradients:
             plain = not self.strategy.wants_gradients(steps)
-        if plain and not self.trigger.is_due(steps + 1, len(self._members)):
+        if plain and not self.trigger.is_due(steps + 1, len(self.members)):
             result = self._local_step(closure, loss)
         else:
             result = self._communicator.run(self.stepping(closure, loss=loss))
@@ -210,11 +208,11 @@ class SyncOptimizer(torch.optim.Optimizer):
         if self._swapped:
             raise RuntimeError("the consensus model is swapped in; leave consensus() before the next step.")
         yield from self.starting()
-        if isinstance(self.trigger, Ticket):
-            yield from self._until_local_ticket(self.trigger)
+        if self._turns is not None:
+            yield from self._until_turn(self._turns)
         steps = self.worker.steps + 1
         alone = self._is_alone
-        due = not alone and self.trigger.is_due(steps, len(self._members))
+        due = not alone and self.trigger.is_due(steps, len(self.members))
         if not alone and self.strategy.wants_gradients(steps - 1):
             yield from self._averaged_gradients(closure)
         joint, ahead = due and self.strategy.is_joint, self._ahead is not None
@@ -233,9 +231,9 @@ class SyncOptimizer(torch.optim.Optimizer):
             yield from self._finish_joint()
         elif due and not self.strategy.is_joint:
             yield from self._round(self._begin_round(), deferred=False)
-        if isinstance(self.trigger, Ticket):
+        if self._turns is not None:
             # The next ticket is taken now: a worker that is to join a round should not keep the others waiting.
-            yield from self._until_local_ticket(self.trigger)
+            yield from self._until_turn(self._turns)
         return result
 
     def starting(self) -> Requests:
@@ -263,7 +261,7 @@ class SyncOptimizer(torch.optim.Optimizer):
             return
         moves = params.extend(fresh)
         self.worker.resize_extra(self.strategy.extra(len(self.worker.workers), len(params.segments)))
-        yield from self._same_start()
+        yield from same_start(self.worker, self.strategy)
         self.strategy.resized(self.worker, moves)
 
     # Saving and restoring.
@@ -281,10 +279,10 @@ class SyncOptimizer(torch.optim.Optimizer):
     def sync_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What belongs to strategy and trigger: tensors by name, and plain values."""
         worker = self.worker
-        if isinstance(self.trigger, Ticket) and self._steps_since_round:
+        if self._turns is not None and self._turns.steps_since_round:
             raise RuntimeError(
-                f"with the trigger Ticket a run can be saved right after a round only, and this worker has done "
-                f"{self._steps_since_round} local steps since the last one. Save when worker.rounds has grown."
+                "with the trigger Ticket a run can be saved right after a round only, and this worker has done "
+                f"{self._turns.steps_since_round} local steps since the last one. Save when worker.rounds has grown."
             )
         tensors = {f"state/{name}": tensor for name, tensor in worker.state.items()}
         tensors["losses"] = worker.losses.state()
@@ -294,13 +292,14 @@ class SyncOptimizer(torch.optim.Optimizer):
         values = {
             "strategy": self.strategy.name,
             "worker_id": worker.worker_id,
-            "members": list(self._members),
+            "members": list(self.members),
             "workers": list(worker.workers),
             "steps": worker.steps,
             "ahead": None if self._ahead is None else ahead,
             "rounds": worker.rounds,
             "rounds_skipped": self.rounds_skipped,
             "skipped_steps": self.skipped_steps,
+            "left_out": {str(member): count for member, count in self.left_out.items()},
             "ticket_log": self.ticket_log,
         }
         return tensors, values
@@ -312,7 +311,7 @@ class SyncOptimizer(torch.optim.Optimizer):
             ValueError: if it is another strategy's, another worker's, of other workers, or does not fit the parameters.
         """
         worker = self.worker
-        here = (self.strategy.name, worker.worker_id, list(self._members))
+        here = (self.strategy.name, worker.worker_id, list(self.members))
         saved = (values["strategy"], values["worker_id"], values["members"])
         if here != saved:
             raise ValueError(
@@ -331,8 +330,9 @@ class SyncOptimizer(torch.optim.Optimizer):
         worker.losses.restore(tensors["losses"])
         worker.steps, worker.rounds = values["steps"], values["rounds"]
         self.rounds_skipped, self.skipped_steps = values["rounds_skipped"], values["skipped_steps"]
-        self.ticket_log = list(values["ticket_log"])
-        self._own_tickets, self._has_ticket, self._ticket_base = [], False, len(self.ticket_log)
+        self.left_out = Counter({int(member): count for member, count in values["left_out"].items()})
+        if self._turns is not None:
+            self._turns.begin_anew(list(values["ticket_log"]))
         worker.params.gather()
         self.wait()
         self._ahead = None if values["ahead"] is None else Background(lambda: bool(values["ahead"]))
@@ -364,6 +364,11 @@ class SyncOptimizer(torch.optim.Optimizer):
     # What can be looked at.
 
     @property
+    def ticket_log(self) -> list[int]:
+        """With ``Ticket``, the worker of every local step up to the last round, in the order of the tickets."""
+        return [] if self._turns is None else self._turns.log
+
+    @property
     def communicator(self) -> Communicator:
         """How the other workers are reached."""
         return self._communicator
@@ -371,7 +376,7 @@ class SyncOptimizer(torch.optim.Optimizer):
     @property
     def members(self) -> tuple[int, ...]:
         """Worker ids of all that are left."""
-        return self._members
+        return self._communicator.members
 
     @property
     def report(self) -> RoundReport:
@@ -428,7 +433,7 @@ class SyncOptimizer(torch.optim.Optimizer):
 
     @property
     def _is_alone(self) -> bool:
-        return len(self._members) < 2 and not self.strategy.runs_alone
+        return len(self.members) < 2 and not self.strategy.runs_alone
 
     def _local_step(
         self, closure: Callable[[], Any] | None, loss: Tensor | float | None, *, noted: bool = False
@@ -443,9 +448,8 @@ class SyncOptimizer(torch.optim.Optimizer):
         if loss is not None and not noted:
             worker.losses.add(loss)
         worker.steps += 1
-        if self._takes_tickets:
-            self._steps_since_round += 1
-            self._has_ticket = False
+        if self._turns is not None:
+            self._turns.step_made()
         if loss is None and self._needs_loss and not self._is_alone:
             raise ValueError(
                 f"{self.strategy.name} elects leaders by their training loss: call step(loss=loss), or "
@@ -461,11 +465,17 @@ class SyncOptimizer(torch.optim.Optimizer):
         if float(found_inf):
             self.skipped_steps += 1
             return True
+        self._unscale()
+        return False
+
+    @torch.no_grad()
+    def _unscale(self) -> None:
+        """Divide the gradients by a GradScaler's factor, unless that was done."""
         scale = self.__dict__.get("grad_scale")
         if scale is not None:
             gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
             torch._foreach_div_(gradients, float(scale))
-        return False
+            self.grad_scale = None
 
     @torch.no_grad()
     def _averaged_gradients(self, closure: Callable[[], Any] | None) -> Requests:
@@ -474,23 +484,27 @@ class SyncOptimizer(torch.optim.Optimizer):
                 f"{self.strategy.name} averages gradients before the step, so it cannot take a closure: compute the "
                 "gradients first and call step(loss=loss)."
             )
-        while True:
+        worker = self.worker
+        self._unscale()
+        healthy = worker.gradients_are_finite()
+        while not self._is_alone:
             try:
-                self.worker.notes = yield RollCall(self._note({}))
-                self._members = self.worker.members
-                yield from self.strategy.before_step(self.worker)
-                return
+                worker.notes = yield RollCall(dataclasses.replace(self._note({}), healthy=healthy))
+                yield from self.strategy.before_step(worker)
             except RoundFailedError:
                 self._after_failure()
-                if self._is_alone:
-                    return
+                continue
+            self.left_out.update(_not_in(worker.healthy, worker.members))
+            if worker.healthy and "found_inf" in self.__dict__:
+                self.found_inf = torch.zeros(())  # what this worker found is not in the mean
+            return
 
     @torch.no_grad()
     def _begin_round(self) -> Note:
         """What this worker says at the roll call of a round."""
         self.worker.params.gather()
         self.worker.params.check(self._trainable())
-        return self._note(self._checksums())
+        return self._note(checksums(self.worker, self.strategy, self.check_replicas_every))
 
     @torch.no_grad()
     def _round(self, note: Note, *, deferred: bool) -> Requests:
@@ -499,9 +513,9 @@ class SyncOptimizer(torch.optim.Optimizer):
         worker.deferred = deferred
         try:
             worker.notes = yield RollCall(note)
-            worker.report = RoundReport(worker.members)
-            self._members = worker.members
-            self._compare_replicas()
+            worker.report = RoundReport(worker.members, _not_in(worker.healthy, worker.members))
+            compare_replicas(worker, self.strategy)
+            yield from mend(worker)
             yield from self.strategy.round(worker)
         except RoundFailedError as error:
             worker.drop_displacement()
@@ -515,7 +529,7 @@ class SyncOptimizer(torch.optim.Optimizer):
 
     def _begin_next_round(self) -> None:
         """If a round belongs to the next step, communicate from now on, while the caller computes the gradient."""
-        if not self._is_alone and self.trigger.is_due(self.worker.steps + 1, len(self._members)):
+        if not self._is_alone and self.trigger.is_due(self.worker.steps + 1, len(self.members)):
             note = self._begin_round()  # in this thread, which then goes on to change losses and gradients
             self._ahead = Background(lambda: bool(self._communicator.run(self._round(note, deferred=True))))
 
@@ -533,115 +547,35 @@ class SyncOptimizer(torch.optim.Optimizer):
         worker = self.worker
         worker.params.scatter()
         worker.rounds += 1
-        self._steps_since_round = 0
         worker.losses.round_done()
         self.rounds_skipped += worker.report.skipped
-        if isinstance(self.trigger, Ticket):
-            numbers = {n: member for member, note in worker.notes.items() for n in note.tell["tickets"]}
-            self.ticket_log.extend(numbers[n] for n in sorted(numbers))
-            self._own_tickets = []
-        self._sync_every = self.trigger.steps_per_round(len(self._members))
+        self.left_out.update(worker.report.unhealthy)
+        if self._turns is not None:
+            self._turns.round_done(worker.notes)
+        self._sync_every = self.trigger.steps_per_round(len(self.members))
 
     def _after_failure(self) -> None:
         self.rounds_skipped += 1
-        self._members = self._communicator.members
-        self._has_ticket = False
-        self._own_tickets = []
-        self._ticket_base = len(self.ticket_log)
+        if self._turns is not None:
+            self._turns.begin_anew(self._turns.log)
 
-    def _until_local_ticket(self, trigger: Ticket) -> Requests:
+    def _until_turn(self, turns: TicketTurns) -> Requests:
         """Take tickets until one allows a local step; join a round for every other one."""
-        while not self._has_ticket and not self._is_alone:
-            number = self._replayed(trigger)
-            if number is None:
-                ticket = yield TakeTicket()
-                if trigger.is_local(ticket, len(self._members)):
-                    number = self._ticket_base + trigger.local_number(ticket, len(self._members))
-            if number is None or number < 0:
+        while not turns.may_step and not self._is_alone:
+            if not (yield from turns.take(self.worker, self.members)):
                 yield from self._round(self._begin_round(), deferred=False)
-            else:
-                self._own_tickets.append(number)
-                self._has_ticket = True
-
-    def _replayed(self, trigger: Ticket) -> int | None:
-        """The next local step of this worker in the log that is replayed, -1 for a round, ``None`` where it ends."""
-        log, group = trigger.replay or (), trigger.steps * len(self._members)
-        begin = self.worker.rounds * group
-        if begin + group > len(log):
-            self._ticket_base = max(self._ticket_base, begin)
-            return None
-        after = self._own_tickets[-1] if self._own_tickets else begin - 1
-        own = (n for n in range(max(after + 1, begin), begin + group) if log[n] == self.worker.worker_id)
-        return next(own, -1)
 
     def _note(self, tell: dict[str, Any]) -> Note:
-        if isinstance(self.trigger, Ticket):
-            tell["tickets"] = self._own_tickets
+        if self._turns is not None:
+            tell["tickets"] = self._turns.own
         return self.worker.note(self.strategy.election_loss(self.worker), {**tell, **self.tell})
 
     # Workers that belong together.
 
     def _start(self) -> Requests:
-        yield from self._same_start()
+        yield from same_start(self.worker, self.strategy)
         self.strategy.start(self.worker)
         self._started = True
-
-    @torch.no_grad()
-    def _same_start(self) -> Requests:
-        """Compare names and shapes, then take over parameters and buffers of the first worker."""
-        worker = self.worker
-        worker.params.gather()
-        own = {"fingerprint": worker.params.fingerprint(), "tensors": len(worker.params.segments)}
-        notes = yield RollCall(self._note({**own, "elements": worker.params.numel, "strategy": repr(self.strategy)}))
-        worker.notes = notes
-        self._compare_workers()
-        first = worker.members[0]
-        worker.scratch_vector.copy_(worker.vector)
-        yield Broadcast(worker.scratch_vector, first)
-        buffers = [] if worker.model is None else [b for b in worker.model.buffers() if b.numel()]
-        received = [buffer.detach().clone().contiguous() for buffer in buffers]
-        for values in received:
-            yield Broadcast(values.view(-1), first)
-        yield Commit()
-        worker.vector.copy_(worker.scratch_vector)
-        worker.params.scatter()
-        for buffer, values in zip(buffers, received, strict=True):
-            buffer.copy_(values)
-
-    def _compare_workers(self) -> None:
-        notes = self.worker.notes
-        mine = notes[self.worker.worker_id].tell
-        for member, note in notes.items():
-            if note.tell["fingerprint"] != mine["fingerprint"]:
-                raise ValueError(
-                    f"worker {self.worker.worker_id} trains {mine['tensors']} tensors with {mine['elements']} "
-                    f"elements, worker {member} {note.tell['tensors']} with {note.tell['elements']}; names, shapes, "
-                    "precision and memory order must be the same. Build the same model and optimizer on each."
-                )
-            if note.tell["strategy"] != mine["strategy"]:
-                raise ValueError(
-                    f"worker {self.worker.worker_id} uses {mine['strategy']}, worker {member} {note.tell['strategy']}. "
-                    "Give all workers the same options."
-                )
-
-    def _checksums(self) -> dict[str, Any]:
-        every = self.check_replicas_every
-        if not every or not self.strategy.replicated or (self.worker.rounds + 1) % every:
-            return {}
-        state = self.worker.state
-        return {"checksums": {name: checksum(state[name]) for name in self.strategy.replicated if name in state}}
-
-    def _compare_replicas(self) -> None:
-        found = {member: note.tell.get("checksums") for member, note in self.worker.notes.items()}
-        sums = list(found.values())
-        if any(value != sums[0] for value in sums):
-            usual = max(sums, key=sums.count)
-            different = [member for member, value in found.items() if value != usual]
-            raise RuntimeError(
-                f"{self.strategy.name}: what all workers should hold alike ({', '.join(self.strategy.replicated)}) "
-                f"differs on worker {different} in round {self.worker.rounds + 1}. Memory was damaged, or a worker "
-                "resumed from another checkpoint; resume all workers from one."
-            )
 
     def _trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         """Names and parameters of the local optimizer that require a gradient, shared ones once."""
@@ -651,3 +585,7 @@ class SyncOptimizer(torch.optim.Optimizer):
                 if parameter.requires_grad and id(parameter) not in seen:
                     seen.add(id(parameter))
                     yield self._names.get(id(parameter), f"group {number}, parameter {position}"), parameter
+
+
+def _not_in(some: Sequence[int], of: Sequence[int]) -> tuple[int, ...]:
+    return tuple(member for member in of if member not in some)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from adperception.optim.agreement import fingerprint, name_workers
-from adperception.optim.checksum import checksum
+from adperception.optim.agreement import fingerprint
 from adperception.optim.collectives import (
     AllReduce,
     Broadcast,
@@ -32,7 +31,7 @@ from adperception.optim.collectives import (
     RoundFailedError,
     TakeTicket,
 )
-from adperception.optim.communication_errors import CommunicatorError, ReplicasDifferError
+from adperception.optim.communication_errors import CommunicatorError
 from adperception.optim.membership import LostWorker, Membership, own_connection
 from adperception.optim.process_groups import ProcessGroups
 from adperception.optim.request_checks import check_request
@@ -191,31 +190,6 @@ class TorchCommunicator:
             self.last_round_seconds = time.perf_counter() - start
             self.total_round_seconds += self.last_round_seconds
 
-    def replicas_agree(self, tensors: Mapping[str, Tensor]) -> None:
-        """Check that tensors have the same bits on all members, which all call it at the same place.
-
-        Args:
-            tensors: contiguous tensors by name, the same names on all.
-
-        Raises:
-            ReplicasDifferError: names the tensors, and the workers that differ from most others.
-        """
-        own = {name: checksum(tensor) for name, tensor in tensors.items()}
-        found = self.run(_tell_checksums(own))
-        different = []
-        for name in sorted(set().union(*found.values())):
-            values = {worker: checksums.get(name) for worker, checksums in found.items()}
-            usual = Counter(values.values()).most_common(1)[0][0]
-            others = [worker for worker, value in values.items() if value != usual]
-            if others:
-                different.append(f"{name} on {name_workers(others)}")
-        if different:
-            raise ReplicasDifferError(
-                f"after {self.rounds_committed} rounds, not the same bits as on most of {name_workers(list(found))}: "
-                f"{'; '.join(different)}. Something changed them outside of committed rounds, or the machines compute "
-                "differently. Go back to the last checkpoint."
-            )
-
     def _answer(self, request: Request) -> Any:
         if self._membership.ended is not None:
             raise self._membership.ended
@@ -262,11 +236,6 @@ class TorchCommunicator:
             return
         # Outside of the handler: the error's traceback would keep the groups alive.
         self._membership.fail(reason, start)
-
-
-def _tell_checksums(checksums: dict[str, int]) -> Requests:
-    notes: dict[int, Note] = yield RollCall(Note(tell=checksums))
-    return {worker: note.tell for worker, note in notes.items()}
 
 
 def _of_torch_distributed(

@@ -94,12 +94,12 @@ class Worker:
 
     @property
     def healthy(self) -> tuple[int, ...]:
-        """Members whose parameters are finite."""
+        """Members whose parameters (before a step whose gradients are averaged: gradients) are finite."""
         return tuple(member for member, note in self.notes.items() if note.healthy)
 
     @property
     def is_healthy(self) -> bool:
-        """Whether this worker's parameters are finite."""
+        """Whether this worker is one of them."""
         return self.notes[self.worker_id].healthy
 
     @property
@@ -133,6 +133,11 @@ class Worker:
         largest = torch.linalg.vector_norm(self.vector, math.inf)
         weight = self.report.weights.get(self.worker_id, math.nan)
         return Note(loss, bool(torch.isfinite(largest)), self.steps, self._distance, weight, tell)
+
+    def gradients_are_finite(self) -> bool:
+        """Whether all gradients at hand are; a parameter without one is no reason against it."""
+        gradients = [p.grad for p in self.params.parameters if p.grad is not None]
+        return bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients, math.inf))) if gradients else True
 
     def probe_loss(self) -> float:
         """What the probe returns: the loss of its mini-batch."""

@@ -36,7 +36,11 @@ from adperception.optim.collectives import AllReduce, Broadcast, Commit, Mix, Re
 from adperception.optim.membership import Membership
 from adperception.optim.torch_communicator import TorchCommunicator
 
-PRELOADED = ("torch", "torch.distributed", "pytest", "adperception.optim.torch_communicator")
+# torch._dynamo: the first optimizer that is made imports it, which takes a second.
+PRELOADED = [
+    *("torch", "torch.distributed", "torch._dynamo", "pytest", "adperception.optim.torch_communicator"),
+    *("adperception.checkpoint.optimizer_state", "adperception.checkpoint.save", "adperception.engine.workers"),
+]
 
 
 @dataclass(frozen=True)

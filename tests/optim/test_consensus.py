@@ -14,10 +14,12 @@ from adperception.optim import (
     ConsensusSwap,
     EverySteps,
     LocalSGD,
+    RoundFailedError,
     Simulation,
     Strategy,
     SyncOptimizer,
 )
+from adperception.optim.collectives import Requests
 
 
 class Twin(nn.Module):
@@ -132,3 +134,32 @@ def test_workers_that_are_not_finite_are_left_out() -> None:
     swap(simulation, models, syncs)
     for model in models:
         assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_a_swap_that_fails_leaves_everything_as_it_was() -> None:
+    """Wherever a collective or a vote fails because a worker is lost; the next attempt works."""
+    simulation, models, syncs = team(LocalSGD())
+    own = [copy.deepcopy(model.state_dict()) for model in models]
+    reached = 0
+
+    def failing(requests: Requests, at: int) -> Requests:
+        nonlocal reached
+        request = next(requests)
+        try:
+            for _ in range(at):
+                request = requests.send((yield request))
+        except StopIteration:
+            return
+        reached = max(reached, at)
+        with pytest.raises(RoundFailedError):
+            requests.throw(RoundFailedError("lost"))
+
+    for at in range(10):
+        swaps = [ConsensusSwap(sync, model) for sync, model in zip(syncs, models, strict=True)]
+        simulation.run([failing(each.entering(), at) for each in swaps])
+        if reached < at:
+            break
+        for model, state in zip(models, own, strict=True):
+            assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items()), at
+    assert reached == 5
+    assert not torch.equal(models[0].online[0].weight, own[0]["online.0.weight"])

@@ -82,6 +82,15 @@ def test_an_absent_norm_does_not_count() -> None:
     assert average.value().tolist() == [3.0, math.inf]
 
 
+def test_a_norm_that_is_not_finite_counts_until_the_next_one() -> None:
+    average = NormAverage(torch.zeros(2).double(), torch.zeros(2).double(), 0.5)
+    for first, second in ((1.0, 4.0), (math.nan, 4.0)):
+        average.add(torch.tensor([first, second]).double(), torch.tensor([True, True]))
+    assert str(average.value().tolist()) == "[nan, 4.0]"
+    average.add(torch.tensor([3.0, 4.0]).double(), torch.tensor([True, True]))
+    assert average.value().tolist() == [3.0, 4.0]
+
+
 def gradient_probe(model: nn.Module) -> torch.Tensor:
     assert isinstance(model, nn.ParameterList)
     loss = 0.5 * torch.cat([p.flatten() for p in model]).square().sum()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -104,6 +106,37 @@ def test_gradient_that_only_some_workers_have() -> None:
         generators.append(sync.stepping())
     workers.simulation.run(generators)
     near(workers.x, [[0.5, 0.75]] * 2)
+
+
+def test_a_gradient_that_is_not_finite_is_left_out_of_the_mean() -> None:
+    """Also by a worker that leaves the step out itself: it goes on as the others do."""
+    for strategy in (DataParallel(), PostLocalSGD()):
+        workers = ToyWorkers(strategy, [[1.0]] * 3, lr=1.0, center=[1.0], trigger=EverySteps(9))
+        for skips in (False, True):
+            generators = []
+            for number, (model, sync) in enumerate(zip(workers.models, workers.syncs, strict=True)):
+                model[0].grad = torch.tensor([math.nan if number == 1 else 0.5 * number]).double()
+                if skips and number == 1:
+                    sync.found_inf = torch.ones(())  # type: ignore[attr-defined]
+                generators.append(sync.stepping())
+            workers.simulation.run(generators)
+            near(workers.x, [[0.0 if skips else 0.5]] * 3)
+        assert [sync.left_out for sync in workers.syncs] == [{1: 2}] * 3
+        assert workers.syncs[0].sync_state()[1]["left_out"] == {"1": 2}
+        for model in workers.models:
+            model[0].grad = torch.tensor([math.nan]).double()
+        workers.simulation.run([sync.stepping() for sync in workers.syncs])
+        assert workers.x.isnan().all()
+        assert workers.syncs[0].left_out == {0: 1, 1: 3, 2: 1}
+
+
+def test_gradients_are_unscaled_before_they_are_averaged() -> None:
+    workers = ToyWorkers(DataParallel(), [[1.0]] * 2, lr=1.0, center=[1.0])
+    for scale, model, sync in zip((2.0, 4.0), workers.models, workers.syncs, strict=True):
+        model[0].grad = torch.tensor([0.5 * scale]).double()
+        sync.found_inf, sync.grad_scale = torch.zeros(()), torch.tensor(scale)  # type: ignore[attr-defined]
+    workers.simulation.run([sync.stepping() for sync in workers.syncs])
+    near(workers.x, [[0.5]] * 2)
 
 
 def test_closures_cannot_be_averaged() -> None:

@@ -474,8 +474,6 @@ def test_election_by_the_probe() -> None:
 
 @pytest.mark.parametrize("strategy", ALL, ids=repr)
 def test_a_worker_that_is_not_finite_is_left_out_and_restarts(strategy: Strategy) -> None:
-    if isinstance(strategy, DataParallel):
-        pytest.skip("data-parallel workers share every gradient, as they share a NaN")
     team = Team(strategy, trigger=EverySteps(1))
     team.train(4)
     with torch.no_grad():
@@ -483,8 +481,10 @@ def test_a_worker_that_is_not_finite_is_left_out_and_restarts(strategy: Strategy
     if isinstance(strategy, (MATCHA, LSGD)):
         team.train(6)  # a matching or an election of all may be some rounds away
     team.train(1)
-    for values in team.parameters():
-        assert all(torch.isfinite(value).all() for value in values)
+    for model in team.models:
+        assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+    assert all(set(sync.left_out) == {1} for sync in team.syncs)
+    assert team.syncs[0].left_out == team.syncs[3].left_out
 
 
 def test_every_samples() -> None:

@@ -18,7 +18,6 @@ from adperception.optim.collectives import AllReduce, Broadcast, Commit, Mix, No
 from adperception.optim.communication_errors import (
     CommunicatorError,
     ExcludedError,
-    ReplicasDifferError,
     StoreLostError,
     WorkersLostError,
 )
@@ -384,23 +383,6 @@ def over_torch_distributed(place: Place) -> Any:
 def test_groups_of_torch_distributed(pool: WorkerPool) -> None:
     whole, pair = ([0, 1, 2], 111.0), ([0, 2], 101.0)
     assert returned(pool.run(over_torch_distributed, 3)) == [[whole, pair, 3.0], [whole, 3.0], [whole, pair, 3.0]]
-
-
-def replicas(place: Place) -> str:
-    communicator = place.communicator(round_timeout_seconds=3.0)
-    same, centre = torch.arange(7.0), torch.full((300_000,), float("nan"))
-    communicator.replicas_agree({"centre": centre, "anchor": same})
-    if place.worker_id == 1:
-        centre.view(torch.int32)[299_999] += 1  # another NaN
-    with pytest.raises(ReplicasDifferError) as caught:
-        communicator.replicas_agree({"centre": centre, "anchor": same})
-    communicator.run(sum_round(1.0))
-    return str(caught.value)
-
-
-def test_replicas_that_differ_are_named(pool: WorkerPool) -> None:
-    for message in returned(pool.run(replicas, 3)):
-        assert "most of workers 0, 1, 2: centre on worker 1. Something" in message
 
 
 def differing_options(place: Place) -> None:
