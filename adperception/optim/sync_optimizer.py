@@ -472,7 +472,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         worker.params.check(self._trainable())
         worker.deferred = deferred
         try:
-            worker.notes = yield RollCall(self._note(self._checksums()))
+            worker.notes = yield RollCall(self._note(self._checksums(), elects=True))
             worker.report = RoundReport(worker.members, _not_in(worker.healthy, worker.members))
             self._compare_replicas()
             yield from self._mend()
@@ -558,10 +558,11 @@ class SyncOptimizer(torch.optim.Optimizer):
         own = (n for n in range(max(after + 1, begin), begin + group) if log[n] == self.worker.worker_id)
         return next(own, -1)
 
-    def _note(self, tell: dict[str, Any]) -> Note:
+    def _note(self, tell: dict[str, Any], *, elects: bool = False) -> Note:
         if isinstance(self.trigger, Ticket):
             tell["tickets"] = self._own_tickets
-        return self.worker.note(self.strategy.election_loss(self.worker), {**tell, **self.tell})
+        loss = self.strategy.election_loss(self.worker) if elects else self.worker.losses.mean()
+        return self.worker.note(loss, {**tell, **self.tell})
 
     # Workers that belong together.
 

@@ -63,7 +63,8 @@ class Place:
     def communicator(self, **options: Any) -> TorchCommunicator:
         """This worker's end of the communication."""
         options = {"start_timeout_seconds": 20.0, **options}
-        return TorchCommunicator(store=self.store(), worker_id=self.worker_id, workers=self.workers, **options)
+        store = options.pop("store", None) or self.store()
+        return TorchCommunicator(store=store, worker_id=self.worker_id, workers=self.workers, **options)
 
 
 @dataclass
