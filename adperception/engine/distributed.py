@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-__all__ = ["Processes", "average_in_rank_order", "launched_processes", "start_processes"]
+__all__ = ["Processes", "average_in_rank_order", "launched_processes", "start_processes", "was_restarted"]
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _Result = TypeVar("_Result")
@@ -130,6 +130,11 @@ class Processes:
 def launched_processes() -> int:
     """How many processes ``torchrun`` started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def was_restarted() -> bool:
+    """Whether ``torchrun`` started these processes anew because one of them had failed (``--max-restarts``)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def average_in_rank_order(bucket: Any) -> torch.futures.Future[torch.Tensor]:

@@ -64,6 +64,9 @@ class SyncOptimizer(torch.optim.Optimizer):
         left_out: how often each worker, by its id, was left out because its parameters, its loss or (where gradients are
             averaged) its gradients were not finite.
         tell: plain values that this worker tells the others at the next roll call.
+        after_round: called, if set, after every round that was committed, before anything else is done. With ``Ticket``
+            it is the only place where all workers can save after the same round: a slow worker may go through several
+            rounds in one step.
         ticket_log: with ``Ticket``, the worker of every local step, in the order of the tickets.
 
     Raises:
@@ -121,6 +124,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         self.skipped_steps = 0
         self.left_out: Counter[int] = Counter()
         self.tell: dict[str, Any] = {}
+        self.after_round: Callable[[], None] | None = None
         self.ticket_log: list[int] = []
         self._own_tickets: list[int] = []
         self._has_ticket = False
@@ -262,7 +266,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         if isinstance(self.trigger, Ticket) and self._steps_since_round:
             raise RuntimeError(
                 f"with the trigger Ticket a run can be saved right after a round only, and this worker has done "
-                f"{self._steps_since_round} local steps since the last one. Save when SyncOptimizer.worker.rounds has grown."
+                f"{self._steps_since_round} local steps since the last one. Save in SyncOptimizer.after_round."
             )
         tensors = {f"state/{name}": tensor for name, tensor in worker.state.items()}
         tensors["losses"] = worker.losses.state()
@@ -526,6 +530,8 @@ class SyncOptimizer(torch.optim.Optimizer):
             self.ticket_log.extend(numbers[n] for n in sorted(numbers))
             self._own_tickets = []
         self._sync_every = self.trigger.steps_per_round(len(self.members))
+        if self.after_round is not None:
+            self.after_round()
 
     def _after_failure(self) -> None:
         self.rounds_skipped += 1

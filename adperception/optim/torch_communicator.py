@@ -20,6 +20,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from adperception.optim.agreement import name_workers
+from adperception.optim.bounded_calls import BoundedCalls
 from adperception.optim.checksum import checksum
 from adperception.optim.collectives import (
     AllReduce,
@@ -32,7 +33,7 @@ from adperception.optim.collectives import (
     RoundFailedError,
     TakeTicket,
 )
-from adperception.optim.communication_errors import CommunicatorError, ReplicasDifferError
+from adperception.optim.communication_errors import CommunicatorError, ReplicasDifferError, StoreLostError
 from adperception.optim.membership import LostWorker, Membership
 from adperception.optim.process_groups import ProcessGroups
 from adperception.optim.request_checks import check_request
@@ -123,7 +124,7 @@ class TorchCommunicator:
         self.last_round_seconds = 0.0
         self.total_round_seconds = 0.0
         self._membership = Membership(
-            _own_connection(store) if len(ids) > 1 else store,
+            _own_connection(store, start_timeout_seconds) if len(ids) > 1 else store,
             f"{name}/{'_'.join(map(str, ids))}/{made}",
             worker_id,
             ids,
@@ -266,9 +267,17 @@ def _tell_checksums(checksums: dict[str, int]) -> Requests:
     return {worker: note.tell for worker, note in notes.items()}
 
 
-def _own_connection(store: Store) -> Store:
+def _own_connection(store: Store, limit_seconds: float) -> Store:
     """A connection of one's own, where torch can make one: a thread that waits in a store blocks all others in it."""
-    return store.clone() if hasattr(store, "clone") else store
+    if not hasattr(store, "clone"):
+        return store
+    try:
+        connection: Store = BoundedCalls()(store.clone, limit_seconds)
+    except (TimeoutError, dist.DistNetworkError) as error:
+        raise StoreLostError(
+            f"the store cannot be reached: {error}. It has to run (tools/store.py) all the time."
+        ) from error
+    return connection
 
 
 def _of_torch_distributed(

@@ -199,14 +199,15 @@ def test_processes_equal_the_simulation(pool: WorkerPool, workers: int) -> None:
 
 def train_with_tickets(trainee: Trainee, rounds: int, seconds: float = 0.0) -> dict[int, Any]:
     """Until so many rounds are done; what can be saved after each of them."""
-    saved = {}
-    while trainee.sync.worker.rounds < rounds:
-        before = trainee.sync.worker.rounds
-        trainee.sync.communicator.run(trainee.stepping())
+    sync, saved = trainee.sync, {}
+
+    def save() -> None:
+        saved[sync.worker.rounds] = copy.deepcopy((trainee.model.state_dict(), sync.state_dict()))
+
+    sync.after_round = save
+    while sync.worker.rounds < rounds:
+        sync.communicator.run(trainee.stepping())
         time.sleep(seconds)
-        if trainee.sync.worker.rounds > before:
-            state = trainee.model.state_dict(), trainee.sync.state_dict()
-            saved[trainee.sync.worker.rounds] = copy.deepcopy(state)
     return saved
 
 
