@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from adperception.engine.fresh_store import fresh_store
 
 __all__ = ["Processes", "average_in_rank_order", "launched_processes", "start_processes", "was_restarted"]
 
@@ -184,6 +187,8 @@ def start_processes(device: str | None) -> Processes:
         return Processes(0, 1, where)
     # Control messages go over the CPU in both cases, next to the gradients on the GPU.
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=_COLLECTIVE_TIMEOUT)
+    store, _, _ = next(rendezvous("env://", rank, world_size, timeout=_COLLECTIVE_TIMEOUT))
+    store = fresh_store(store, rank, world_size, _COLLECTIVE_TIMEOUT.total_seconds())
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=_COLLECTIVE_TIMEOUT)
     patient = dist.new_group(backend="gloo", timeout=_EVALUATION_TIMEOUT)
     return Processes(rank, world_size, where, patient)

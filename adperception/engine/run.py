@@ -247,13 +247,14 @@ def _prepare_work_dir(config: Config, options: RunOptions, processes: Processes)
         The options, with ``resume`` if torchrun started the processes again and there is something to go on from.
     """
     problem, resumes = "", options.resume and not options.resume_consensus
+    restarted = processes.largest([was_restarted()]) == [1]  # each agent counts its own restarts
     if processes.is_main:
         root = checkpoint_root(options.work_dir)
         try:
             options.work_dir.mkdir(parents=True, exist_ok=True)
             for name in remove_leftovers(root):
                 say(f"removed an unfinished checkpoint: {name}")
-            if was_restarted():
+            if restarted:
                 resumes = resumes or _has_checkpoint(root, processes, options)
             if not (resumes or options.continues):
                 aside = move_previous_run_aside(options.work_dir)
