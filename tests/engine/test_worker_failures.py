@@ -20,9 +20,10 @@ from safetensors.torch import load_file
 import toy
 from toy_runs import TOY, checkpoint_steps, launch
 
-pytestmark = [pytest.mark.multi_process, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.multi_process, pytest.mark.timeout(600)]
 
-TIMEOUT = 3.0
+TIMEOUT = 8.0  # longer than a worker needs to start writing logs on a busy machine
+PATIENCE = 250.0
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
 
@@ -49,28 +50,19 @@ def log_steps(work_dir: Path) -> list[int]:
 def test_a_group_is_restarted_from_its_last_checkpoint(config: str, tmp_path: Path) -> None:
     """One agent for all workers: worker 1 is killed once, all begin again, and end with the bits of a quiet run."""
     options = ["--device", "cpu", "--work-dir"]
-    (tmp_path / "killed").mkdir()
-    killed = subprocess.Popen(
-        [
-            *TORCHRUN,
-            "--standalone",
-            "--nproc-per-node=2",
-            "--max-restarts=1",
-            TOY,
-            config,
-            *options,
-            tmp_path / "killed",
-        ],
+    group = [*TORCHRUN, "--standalone", "--nproc-per-node=2", "--max-restarts=1", str(TOY), config, *options]
+    killed = subprocess.run(
+        [*group, str(tmp_path / "killed")],
         env={**os.environ, "OMP_NUM_THREADS": "1", "TOY_KILL_STEP": "1:11"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        timeout=PATIENCE,
+        check=False,
     )
-    quiet = launch(2, [config, *options, str(tmp_path / "quiet")])
-    out, err = killed.communicate(timeout=120)
-    assert killed.returncode == 0, err
+    assert killed.returncode == 0, killed.stderr
+    assert re.search(r"resumed from \S+step_00000009: step 9 of 16", killed.stdout), killed.stdout
+    quiet = launch(2, [config, *options, str(tmp_path / "quiet")], timeout=PATIENCE)
     assert [done.returncode for done in quiet] == [0, 0], quiet[0].stderr
-    assert re.search(r"resumed from \S+step_00000009: step 9 of 16", out), out
     assert "resumed" not in quiet[0].stdout
     for name in ("model.safetensors", "rank_00000.safetensors", "rank_00001.safetensors"):
         one, two = (load_file(tmp_path / d / "checkpoints/step_00000016" / name) for d in ("killed", "quiet"))
@@ -110,7 +102,7 @@ class Agents:
             for worker in range(3)
         ]
 
-    def wait(self, timeout: float = 150.0) -> list[tuple[int, str]]:
+    def wait(self, timeout: float = PATIENCE) -> list[tuple[int, str]]:
         """Exit codes and outputs."""
         watching = [threading.Thread(target=self._watch, args=each, daemon=True) for each in enumerate(self.processes)]
         for thread in watching:
@@ -143,7 +135,7 @@ class Agents:
 def test_survivors_train_on_under_an_agent_each(config: str, tmp_path: Path, repository: Path) -> None:
     """Worker 1 is late once, which is mentioned; then worker 0, which writes the files, is killed during a save."""
     arguments = [config, "--device", "cpu", "--work-dir", str(tmp_path / "run")]
-    faults = {0: {"TOY_KILL": "3"}, 1: {"TOY_SLOW": f"1:3:{0.7 * TIMEOUT}"}}
+    faults = {0: {"TOY_KILL": "3"}, 1: {"TOY_SLOW": f"1:3:{0.6 * TIMEOUT}"}}
     agents = Agents(repository, arguments, faults)
     results = agents.wait()
     assert [code for code, _ in results[1:]] == [0, 0], results
