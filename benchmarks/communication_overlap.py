@@ -1,8 +1,8 @@
-"""Rounds in the background of the gradient, over rate-limited links: seconds per step apart, at once, and without rounds.
+"""Rounds in the background of the gradient, over rate-limited links: seconds per step apart, at once, without rounds.
 
-One worker per host (``network_namespaces.py``) trains a flat model with ``EASGD(order="joint")`` (or DPSGD) and a round in
-every step, which is the hardest case. A gradient is matrix products of about as long as a round takes. The three ways
-take turns in the same processes. Needs root:
+One worker per host (``network_namespaces.py``) trains a flat model with ``EASGD(order="joint")`` (or DPSGD) and a round
+in every step, which is the hardest case. A gradient is matrix products of about as long as a round takes. The three
+ways take turns in the same processes. Needs root:
 ``sudo python benchmarks/communication_overlap.py [--workers 2] [--rate-mbit 200] [--output FILE]``
 """
 
