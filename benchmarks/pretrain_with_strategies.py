@@ -30,7 +30,7 @@ from safetensors.torch import load_file
 from adperception.checkpoint.load import read_metadata
 from adperception.engine.results import write_json
 from adperception.evaluation.representation_evaluation import ALARM_EFFECTIVE_RANK
-from adperception.visualization.style import SERIES, VERMILION, new_figure, save
+from adperception.visualization.style import SERIES, new_figure, save
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 METHODS = {"DDP": (), "LSGD": ("LSGD",), "LGRAWA": ("LGRAWA",), "ALDSGD": ("ALDSGD",)}
@@ -254,7 +254,7 @@ def table_rows(results: Sequence[dict[str, Any]]) -> list[str]:
             share,
             f"{losses[0]:.3f}, {losses[-1]:.3f}",
         ]
-        cells += [f"{values[0]:.3g}, {values[-1]:.3g}" for values in (r["evaluations"][name] for name in MEASURES)]
+        cells += [f"{values[0]:#.3g}, {values[-1]:#.3g}" for values in (r["evaluations"][name] for name in MEASURES)]
         same = f"{r['compared_tensors']:,} of {r['compared_tensors']:,} tensors"
         cells += [r["stopped_at"], f"{len(r['different_tensors'])} differ" if r["different_tensors"] else same]
         rows.append("| " + " | ".join(str(cell) for cell in cells) + " |")
@@ -283,8 +283,8 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> Path:
             axis.set_title(f"{workers} processes", fontsize=11)
             axis.grid(alpha=0.3)
             axis.spines[["top", "right"]].set_visible(False)
-        row[2].axhline(ALARM_EFFECTIVE_RANK, color=VERMILION, linestyle="--", linewidth=1)
-        row[2].text(0, ALARM_EFFECTIVE_RANK + 1, f"alarm below {ALARM_EFFECTIVE_RANK:g}", color=VERMILION, fontsize=8)
+        row[2].axhline(ALARM_EFFECTIVE_RANK, color="0.4", linestyle="--", linewidth=1)
+        row[2].text(0, ALARM_EFFECTIVE_RANK + 1, f"alarm below {ALARM_EFFECTIVE_RANK:g}", color="0.4", fontsize=8)
         row[2].set_ylim(0, None)
         row[0].legend(fontsize=8, frameon=False, title="sent per worker", title_fontsize=8)
     return save(figure, path)
