@@ -63,6 +63,7 @@ def _train(arguments: argparse.Namespace, work_dir: Path, is_main: bool) -> int:
 
     from adperception.engine.run import RunOptions, train
     from adperception.engine.workers import StoreAddress
+    from adperception.optim.communication_errors import CommunicatorError
 
     options = RunOptions(
         work_dir=work_dir,
@@ -73,7 +74,10 @@ def _train(arguments: argparse.Namespace, work_dir: Path, is_main: bool) -> int:
         resume_consensus=arguments.resume_consensus,
         address=None if arguments.store is None else StoreAddress.parse(arguments.store, arguments.worker),
     )
-    trainer = train(config, options)
+    try:
+        trainer = train(config, options)
+    except CommunicatorError as error:
+        raise ConnectionError(str(error)) from error
     # The shell's convention for a process that a signal ended.
     return 0 if trainer.is_done else 128 + trainer.stop_signal
 

@@ -11,8 +11,11 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
-__all__ = ["Processes", "average_in_rank_order", "launched_processes", "start_processes"]
+from adperception.engine.fresh_store import fresh_store
+
+__all__ = ["Processes", "average_in_rank_order", "launched_processes", "start_processes", "was_restarted"]
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _Result = TypeVar("_Result")
@@ -132,6 +135,11 @@ def launched_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def was_restarted() -> bool:
+    """Whether ``torchrun`` started these processes anew because one of them had failed (``--max-restarts``)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
 def average_in_rank_order(bucket: Any) -> torch.futures.Future[torch.Tensor]:
     """The mean of a DDP gradient bucket over the processes, summed in the order of their ranks.
 
@@ -179,6 +187,8 @@ def start_processes(device: str | None) -> Processes:
         return Processes(0, 1, where)
     # Control messages go over the CPU in both cases, next to the gradients on the GPU.
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=_COLLECTIVE_TIMEOUT)
+    store, _, _ = next(rendezvous("env://", rank, world_size, timeout=_COLLECTIVE_TIMEOUT))
+    store = fresh_store(store, rank, world_size, _COLLECTIVE_TIMEOUT.total_seconds())
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=_COLLECTIVE_TIMEOUT)
     patient = dist.new_group(backend="gloo", timeout=_EVALUATION_TIMEOUT)
     return Processes(rank, world_size, where, patient)

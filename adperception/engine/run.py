@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from adperception.checkpoint.layout import newest_complete
 from adperception.checkpoint.save import remove_leftovers
 from adperception.config import Config, format_config
 from adperception.datasets.base import LidarDataset
@@ -17,7 +19,7 @@ from adperception.datasets.data_check import require_sane_data
 from adperception.engine.checkpointing import checkpoint_root, move_previous_run_aside
 from adperception.engine.console import say, show_log_messages
 from adperception.engine.data import FrameDataset, ValidationBatches, spread_indices, training_loader
-from adperception.engine.distributed import Processes, launched_processes, start_processes
+from adperception.engine.distributed import Processes, launched_processes, start_processes, was_restarted
 from adperception.engine.hooks.checkpoints import Checkpoints
 from adperception.engine.hooks.evaluations import Evaluations
 from adperception.engine.hooks.log_files import LogFiles
@@ -86,6 +88,9 @@ class RunOptions:
 def train(config: Config, options: RunOptions) -> Trainer:
     """Train as the config says; returns the trainer with the final model.
 
+    Processes that torchrun started again, because one of them had failed, go on from the newest complete checkpoint in
+    ``work_dir``; without one they start as the first time.
+
     Raises:
         ValueError: for a config, data or checkpoint that does not fit, and for non-finite losses or gradients.
         FileNotFoundError: for data that are not there.
@@ -93,8 +98,10 @@ def train(config: Config, options: RunOptions) -> Trainer:
     settings = parse_settings(config.values)
     check_names(settings)
     processes = _start(settings, options)
-    show_log_messages(processes.is_main)
+    # A worker with a launcher of its own has a console of its own, and may be the last one.
+    show_log_messages(processes.is_main or options.address is not None)
     try:
+        options = _prepare_work_dir(config, options, processes)
         trainer = _build(config, settings, options, processes)
         _runner(trainer, options).train()
         trainer.network = trainer.model
@@ -134,7 +141,6 @@ def check_names(settings: Settings) -> None:
 
 def _build(config: Config, settings: Settings, options: RunOptions, processes: Processes) -> Trainer:
     seed_everything(settings.seed, options.deterministic)
-    _prepare_work_dir(config, options, processes)
     if settings.prepare is not None:
         _prepare_data(settings, processes)
     dataset: FrameDataset = build(DATASETS, settings.train_dataset)
@@ -234,24 +240,39 @@ def _runner(trainer: Trainer, options: RunOptions) -> TrainingRunner:
     return TrainingRunner(trainer, hooks, restore, make_loader)
 
 
-def _prepare_work_dir(config: Config, options: RunOptions, processes: Processes) -> None:
-    """Make the folder; remove what a killed save left; keep an older run that would be in the way."""
-    problem = ""
+def _prepare_work_dir(config: Config, options: RunOptions, processes: Processes) -> RunOptions:
+    """Make the folder; remove what a killed save left; keep an older run that would be in the way.
+
+    Returns:
+        The options, with ``resume`` if torchrun started the processes again and there is something to go on from.
+    """
+    problem, resumes = "", options.resume and not options.resume_consensus
+    restarted = processes.largest([was_restarted()]) == [1]  # each agent counts its own restarts
     if processes.is_main:
+        root = checkpoint_root(options.work_dir)
         try:
             options.work_dir.mkdir(parents=True, exist_ok=True)
-            for name in remove_leftovers(checkpoint_root(options.work_dir)):
+            for name in remove_leftovers(root):
                 say(f"removed an unfinished checkpoint: {name}")
-            if not options.continues:
+            if restarted:
+                resumes = resumes or _has_checkpoint(root, processes, options)
+            if not (resumes or options.continues):
                 aside = move_previous_run_aside(options.work_dir)
                 if aside is not None:
                     say(f"{options.work_dir} held an earlier run; it is now in {aside} (--resume would have gone on)")
                 (options.work_dir / "config.py").write_text(format_config(config.values), encoding="utf-8")
         except OSError as error:
             problem = f"cannot write to the work directory {options.work_dir}: {error}"
-    problem = processes.share_text(problem)
+    problem, resumes = json.loads(processes.share_text(json.dumps([problem, resumes])))
     if problem:
         raise ValueError(problem)
+    return dataclasses.replace(options, resume=resumes, resume_consensus=options.resume_consensus and not resumes)
+
+
+def _has_checkpoint(root: Path, processes: Processes, options: RunOptions) -> bool:
+    """Whether these processes can go on from a checkpoint; one of other workers has to be taken as a consensus."""
+    found = newest_complete(root, say)
+    return found is not None and (not options.resume_consensus or found[1].get("workers") == list(processes.members))
 
 
 def _prepare_data(settings: Settings, processes: Processes) -> None:

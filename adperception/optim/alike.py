@@ -31,7 +31,7 @@ def same_start(worker: Worker, strategy: Strategy) -> Requests:
         "elements": worker.params.numel,
         "strategy": repr(strategy),
     }
-    worker.notes = yield RollCall(worker.note(strategy.election_loss(worker), own))
+    worker.notes = yield RollCall(worker.note(worker.losses.mean(), own))
     _compare_workers(worker)
     first = worker.members[0]
     worker.scratch_vector.copy_(worker.vector)

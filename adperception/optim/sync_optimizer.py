@@ -66,6 +66,9 @@ class SyncOptimizer(torch.optim.Optimizer):
         left_out: how often each worker, by its id, was left out because its parameters, its loss or (where gradients
             are averaged) its gradients were not finite.
         tell: plain values that this worker tells the others at the next roll call.
+        after_round: called, if set, after every round that was committed, before anything else is done. With ``Ticket``
+            it is the only place where all workers can save after the same round: a slow worker may go through several
+            rounds in one step.
 
     Raises:
         ValueError: for one worker (unless allowed), workers with other parameters, or a missing model or probe.
@@ -134,6 +137,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         self._overlap = overlap and not communicator.is_simulated
         self._ahead: Background[bool] | None = None
         self._kept_displacement: Tensor | None = None
+        self.after_round: Callable[[], None] | None = None
         self._swapped = False
         self._started = False
         self._sync_every = self.trigger.steps_per_round(len(workers))
@@ -282,7 +286,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         if self._turns is not None and self._turns.steps_since_round:
             raise RuntimeError(
                 "with the trigger Ticket a run can be saved right after a round only, and this worker has done "
-                f"{self._turns.steps_since_round} local steps since the last one. Save when worker.rounds has grown."
+                f"{self._turns.steps_since_round} local steps since the last one. Save in SyncOptimizer.after_round."
             )
         tensors = {f"state/{name}": tensor for name, tensor in worker.state.items()}
         tensors["losses"] = worker.losses.state()
@@ -504,7 +508,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         """What this worker says at the roll call of a round."""
         self.worker.params.gather()
         self.worker.params.check(self._trainable())
-        return self._note(checksums(self.worker, self.strategy, self.check_replicas_every))
+        return self._note(checksums(self.worker, self.strategy, self.check_replicas_every), elects=True)
 
     @torch.no_grad()
     def _round(self, note: Note, *, deferred: bool) -> Requests:
@@ -553,6 +557,8 @@ class SyncOptimizer(torch.optim.Optimizer):
         if self._turns is not None:
             self._turns.round_done(worker.notes)
         self._sync_every = self.trigger.steps_per_round(len(self.members))
+        if self.after_round is not None:
+            self.after_round()
 
     def _after_failure(self) -> None:
         self.rounds_skipped += 1
@@ -565,10 +571,11 @@ class SyncOptimizer(torch.optim.Optimizer):
             if not (yield from turns.take(self.worker, self.members)):
                 yield from self._round(self._begin_round(), deferred=False)
 
-    def _note(self, tell: dict[str, Any]) -> Note:
+    def _note(self, tell: dict[str, Any], *, elects: bool = False) -> Note:
         if self._turns is not None:
             tell["tickets"] = self._turns.own
-        return self.worker.note(self.strategy.election_loss(self.worker), {**tell, **self.tell})
+        loss = self.strategy.election_loss(self.worker) if elects else self.worker.losses.mean()
+        return self.worker.note(loss, {**tell, **self.tell})
 
     # Workers that belong together.
 

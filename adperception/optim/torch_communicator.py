@@ -20,6 +20,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from adperception.optim.agreement import fingerprint
+from adperception.optim.bounded_calls import BoundedCalls
 from adperception.optim.collectives import (
     AllReduce,
     Broadcast,
@@ -31,7 +32,7 @@ from adperception.optim.collectives import (
     RoundFailedError,
     TakeTicket,
 )
-from adperception.optim.communication_errors import CommunicatorError
+from adperception.optim.communication_errors import CommunicatorError, StoreLostError
 from adperception.optim.membership import LostWorker, Membership, own_connection
 from adperception.optim.process_groups import ProcessGroups
 from adperception.optim.request_checks import check_request
@@ -110,7 +111,7 @@ class TorchCommunicator:
             raise ValueError('on_failure="regroup" needs backend="gloo": NCCL ends processes whose peers are lost')
         if store is None:
             store, worker_id, ids, found = _of_torch_distributed(group, worker_id, workers)
-            store = own_connection(store)
+            store = _connected(store, start_timeout_seconds)
             backend = backend or ("gloo" if on_failure == "regroup" else found)
         else:
             worker_id, ids = _of_arguments(group, worker_id, workers)
@@ -236,6 +237,16 @@ class TorchCommunicator:
             return
         # Outside of the handler: the error's traceback would keep the groups alive.
         self._membership.fail(reason, start)
+
+
+def _connected(store: Store, limit_seconds: float) -> Store:
+    """A connection of one's own: a thread that waits in a store blocks all others in it."""
+    try:
+        return BoundedCalls()(lambda: own_connection(store), limit_seconds)
+    except (TimeoutError, dist.DistNetworkError) as error:
+        raise StoreLostError(
+            f"the store cannot be reached: {error}. It has to run (tools/store.py) all the time."
+        ) from error
 
 
 def _of_torch_distributed(

@@ -143,8 +143,13 @@ def disk_full(descriptor: int) -> None:
 
 
 def _faults_from_environment() -> None:
-    """TOY_KILL=<n>: die by SIGKILL between writing and renaming the n-th checkpoint; TOY_FULL: a full disk."""
+    """TOY_KILL=<n>: die by SIGKILL between writing and renaming the n-th checkpoint; TOY_FULL: a full disk.
+
+    TOY_KILL_STEP=<process>:<step>: die after that many steps, unless torchrun has started the processes again.
+    TOY_SLOW=<process>:<step>:<seconds>: sleep after that many steps.
+    """
     from adperception.checkpoint import save
+    from adperception.engine.trainer import Trainer
 
     saves = 0
     sync_directory = save.sync_directory
@@ -156,6 +161,18 @@ def _faults_from_environment() -> None:
             os.kill(os.getpid(), 9)
         sync_directory(path)
 
+    compute = Trainer.compute
+
+    def fail_before_step(trainer: Trainer, *arguments: Any) -> Any:
+        place = f"{trainer.processes.rank}:{trainer.progress.step}"
+        if place == os.environ.get("TOY_KILL_STEP") and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+            os.kill(os.getpid(), 9)
+        slow, _, seconds = os.environ.get("TOY_SLOW", "").rpartition(":")
+        if place == slow:
+            time.sleep(float(seconds))
+        return compute(trainer, *arguments)
+
+    Trainer.compute = fail_before_step  # type: ignore[method-assign]
     if "TOY_KILL" in os.environ:
         save.sync_directory = kill_before_rename
     if "TOY_FULL" in os.environ:

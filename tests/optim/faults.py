@@ -16,6 +16,7 @@ The store lives in the process that holds the pool, and so outlives the workers.
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -64,7 +65,8 @@ class Place:
     def communicator(self, **options: Any) -> TorchCommunicator:
         """This worker's end of the communication."""
         options = {"start_timeout_seconds": 20.0, **options}
-        return TorchCommunicator(store=self.store(), worker_id=self.worker_id, workers=self.workers, **options)
+        store = options.pop("store", None) or self.store()
+        return TorchCommunicator(store=store, worker_id=self.worker_id, workers=self.workers, **options)
 
 
 def new_store() -> dist.TCPStore:
@@ -151,6 +153,8 @@ class WorkerPool:
             outcome.exit_code = process.exitcode
             outcome.seconds = time.monotonic() - start
             if process.is_alive():
+                os.kill(process.pid, signal.SIGUSR1)  # says where it hangs
+                time.sleep(0.5)
                 process.kill()
                 process.join()
                 outcome.error += " hung"
@@ -159,6 +163,7 @@ class WorkerPool:
 
 def _worker(sender: Any, function: Callable[..., Any], place: Place, arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     try:
         answer = (function(place, *arguments), "")
     except Exception as error:

@@ -65,6 +65,15 @@ def test_saving_with_tickets_is_possible_right_after_a_round_only() -> None:
         workers.syncs[0].state_dict()
 
 
+def test_all_workers_can_save_after_every_round() -> None:
+    workers = ToyWorkers(LocalSGD(), [[1.0], [2.0], [3.0]], trigger=Ticket(2))
+    saved: list[list[int]] = [[], [], []]
+    for sync, found in zip(workers.syncs, saved, strict=True):
+        sync.after_round = lambda sync=sync, found=found: found.append(sync.state_dict()["values"]["rounds"])
+    workers.simulation.run([loop(workers, n, 4, s) for n, s in enumerate([1.0, 1.0, 3.0])])
+    assert saved == [[1, 2, 3, 4]] * 3
+
+
 class Costs:
     def seconds(self, request: Request, workers: int) -> float:
         return 10.0 if isinstance(request, AllReduce) else 0.0

@@ -465,11 +465,19 @@ def test_probe_without_gradient_is_an_error() -> None:
 
 
 def test_election_by_the_probe() -> None:
-    workers = ToyWorkers(
-        LSGD(pull=1.0, proximal=0, leader_metric="probe_loss"), [[3.0], [1.0], [2.0]], lr=0.0,
-        probe=lambda model: (model[0].square().sum().backward(), float(model[0].square().sum()))[1],
-    )  # fmt: skip
+    probes = 0
+
+    def probe(model: nn.Module) -> float:
+        nonlocal probes
+        probes += 1
+        model[0].square().sum().backward()
+        return float(model[0].detach().square().sum())
+
+    strategy = LSGD(pull=1.0, proximal=0, leader_metric="probe_loss")
+    workers = ToyWorkers(strategy, [[3.0], [1.0], [2.0]], lr=0.0, probe=probe)
+    assert probes == 0
     near(workers.step(losses=[0.0, 9.0, 9.0]), [[1.0]] * 3)
+    assert probes == 3
 
 
 @pytest.mark.parametrize("strategy", ALL, ids=repr)
