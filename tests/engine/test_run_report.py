@@ -29,7 +29,7 @@ def trainer(folder, model, done=True):
         config=SimpleNamespace(name="tiny", sha256=lambda: "0"),
         settings=SimpleNamespace(model={"type": "StandIn"}, train_dataset={"type": "Folder"}, seed=0),
         dataset=ToyFrames(3),
-        order=SimpleNamespace(steps_per_epoch=3, effective_batch=1),
+        order=SimpleNamespace(steps_per_epoch=3, effective_batch=1, world_size=1),
         progress=Progress(step=9),
         sync=None,
     )
