@@ -56,10 +56,11 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
 
     Args:
         path: config file.
-        overrides: ``"a.b=value"`` strings. The section must exist, and the value must have the type of the present one
-            (an int is taken where a float stands; anything may replace ``None``). A key that the section does not
-            write out yet is added; whoever reads the section checks its name. List items are named by position
-            (``evaluations.0.every_epochs=2``). Values are Python literals; bare words are strings.
+        overrides: ``"a.b=value"`` strings. The section must exist (``init`` and ``distributed`` need not), and the
+            value must have the type of the present one (an int is taken where a float stands; anything may replace
+            ``None``). A key that the section does not write out yet is added; whoever reads the section checks its
+            name. List items are named by position (``evaluations.0.every_epochs=2``). Values are Python literals; bare
+            words are strings.
 
     Raises:
         FileNotFoundError: if the file or its base does not exist.
@@ -181,8 +182,9 @@ def _with_locations(value: Any, at: KeyPath, places: dict[KeyPath, str]) -> Any:
     return value
 
 
-_SECTIONS_TO_OPEN = ("init",)
-"""Sections that the command line may give although the file has none: what a run starts from is no part of a recipe."""
+_SECTIONS_TO_OPEN = ("init", "distributed")
+"""Sections that the command line may give although the file has none: what a run starts from, and how its processes
+come together, are no part of a recipe. Sections inside them are opened as well (``distributed.schedule.type=...``)."""
 
 
 def _override(values: LocatedDict, text: str) -> str:
@@ -192,9 +194,10 @@ def _override(values: LocatedDict, text: str) -> str:
         raise ValueError(f"{COMMAND_LINE} {text}: write key=value, e.g. train.steps=20.")
     section: Any = values
     *parents, last = dotted.split(".")
-    if parents and parents[0] in _SECTIONS_TO_OPEN:
-        values.setdefault(parents[0], LocatedDict({}, {}))
+    opens = bool(parents) and parents[0] in _SECTIONS_TO_OPEN
     for depth, key in enumerate(parents):
+        if opens and isinstance(section, LocatedDict) and section.get(key) is None:
+            section[key] = LocatedDict({}, {})
         known = _children(section)
         if key not in known:
             where = ".".join(parents[:depth]) or "the config"

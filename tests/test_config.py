@@ -50,6 +50,19 @@ def test_overrides_are_typed_and_echoed(family: Path) -> None:
     assert location_of(config.values["train"], "lr") == "--cfg-options  "
 
 
+def test_how_processes_come_together_may_be_given_on_the_command_line_alone(family: Path) -> None:
+    options = ["distributed.type=DPSGD", "distributed.schedule.type=FixedSchedule", "distributed.schedule.graph=ring"]
+    config = load_config(family, options)
+    assert config.values["distributed"] == {
+        "type": "DPSGD",
+        "schedule": {"type": "FixedSchedule", "graph": "ring"},
+    }
+    assert location_of(config.values["distributed"]["schedule"], "graph") == "--cfg-options  "
+    assert config.overrides[2] == "--cfg-options distributed.schedule.graph: (not in the file) 'ring'"
+    with pytest.raises(ValueError, match=r"distributed.pull is 0.5; replace the whole value"):
+        load_config(family, ["distributed.pull=0.5", "distributed.pull.x=1"])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -96,6 +96,7 @@ def test_layers_import_downwards_only(repository: Path) -> None:
         "models": {*ground, "sparse", "geometry", "losses", "models"},
         "simulation": {*ground, "sparse", "geometry", "simulation", "datasets"},
         "compression": {"structures", "models", "compression"},
+        "optim": {"optim"},
         "evaluation": {*ground, "sparse", "geometry", "losses", "evaluation", "models", "datasets"},
     }
     pattern = re.compile(r"^\s*(?:from|import) adperception\.(\w+)(\.\w+)?", re.MULTILINE)
@@ -105,6 +106,27 @@ def test_layers_import_downwards_only(repository: Path) -> None:
                 assert target in may_import, f"{path} imports adperception.{target}"
                 if package in ("simulation", "evaluation") and target == "datasets":
                     assert below == ".formats", f"{path} imports adperception.datasets{below}"
+
+
+def test_optimisers_need_torch_only() -> None:
+    """With everything else that the package depends on out of reach."""
+    code = """
+import sys
+for name in ("numpy", "scipy", "mmengine", "matplotlib", "h5py", "safetensors", "cv2", "tqdm", "tensorboard"):
+    sys.modules[name] = None
+import warnings; warnings.simplefilter("ignore")
+import torch
+import adperception.optim as optim
+model = torch.nn.Linear(2, 1)
+sync = optim.SyncOptimizer(
+    torch.optim.SGD(model.parameters(), lr=0.1), optim.LSGD(), communicator=optim.Simulation(1).communicators[0],
+    allow_single_worker=True,
+)
+assert not [name for name in sys.modules if name.startswith("adperception.") and ".optim" not in name]
+print("ok")
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == "ok", result.stderr
 
 
 @pytest.mark.parametrize(

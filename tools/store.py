@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--host", help="address to listen on, and the one printed (default: all; prints the host name)")
     options = parser.parse_args(arguments)
     try:
+        # IPv4: on an IPv6 socket the store asks name servers even about 127.0.0.1, and serves nobody meanwhile.
         listener = socket.create_server((options.host or "", options.port))
     except (OSError, OverflowError) as error:
         print(f"error: cannot listen on {options.host or 'any address'}, port {options.port}: {error}", file=sys.stderr)

@@ -7,6 +7,7 @@ reader, and its wrapper wants a ``train_step`` method).
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -84,7 +85,7 @@ class TrainingRunner(Runner):
         self._seed, self._deterministic = seed, False
 
     def wrap_model(self, model_wrapper_cfg: object, model: nn.Module) -> nn.Module:
-        """DDP around the model if several processes share gradients; buffers follow process 0 before every forward pass."""
+        """DDP around the model if processes share gradients; buffers follow process 0 before every forward pass."""
         processes = self.trainer.processes
         if processes.world_size == 1 or self.trainer.sync is not None:
             return model
@@ -122,7 +123,8 @@ class TrainingRunner(Runner):
             self._train_loop = _TrainingLoop(self, self._make_loader())
             self.call_hook("before_run")
             self._train_loop.run()
-            with self.trainer.as_evaluated():
+            # A run that a signal ended has its checkpoint and no time to lose: torchrun kills after 30 seconds.
+            with self.trainer.as_evaluated() if self.trainer.is_done else contextlib.nullcontext():
                 self.call_hook("after_run")
         return self.trainer.model
 

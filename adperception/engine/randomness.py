@@ -12,7 +12,7 @@ from enum import IntEnum
 import numpy as np
 import torch
 
-__all__ = ["epoch_order", "item_rng", "probe_rng", "seed_everything", "step_generator"]
+__all__ = ["epoch_order", "item_rng", "probe_rng", "seed_everything", "shard_rng", "step_generator"]
 
 
 class _Purpose(IntEnum):
@@ -21,7 +21,8 @@ class _Purpose(IntEnum):
     ORDER = 0
     ITEM = 1
     STEP = 2
-    PROBE = 3
+    SHARD = 3
+    PROBE = 4
 
 
 def _sequence(seed: int, purpose: _Purpose, *position: int) -> np.random.SeedSequence:
@@ -47,6 +48,11 @@ def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
 def probe_rng(seed: int, round_number: int, rank: int) -> np.random.Generator:
     """The generator for the frames, and their augmentation, that process ``rank`` measures gradients on in a round."""
     return np.random.default_rng(_sequence(seed, _Purpose.PROBE, round_number, rank))
+
+
+def shard_rng(seed: int, *position: int) -> np.random.Generator:
+    """The generator for a worker's order of its own samples, at (worker, epoch); at (): for who gets which samples."""
+    return np.random.default_rng(_sequence(seed, _Purpose.SHARD, *position))
 
 
 def seed_everything(seed: int, deterministic: bool) -> None:

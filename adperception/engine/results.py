@@ -35,6 +35,8 @@ def write_results(trainer: Trainer) -> Path:
             "steps": progress.step,
             "epochs": progress.step / trainer.order.steps_per_epoch,
             "effective_batch": trainer.order.effective_batch,
+            "processes": trainer.order.world_size,
+            **({} if trainer.sync is None else {"distributed": settings.distributed, **trainer.sync.totals()}),
             "training_frames": len(trainer.dataset),
             # The sentence that fine-tuning must not leave out: where the encoder came from.
             "initialised_from": progress.origin or "random weights",

@@ -144,8 +144,8 @@ class Settings:
         checkpoint: when to save.
         log: how often to log.
         init: where the first weights come from; ``None``: random ones.
-        distributed: section of STRATEGIES: processes train apart and meet in rounds; ``None``: gradients are averaged in
-            every step.
+        distributed: section of STRATEGIES: processes train apart and meet in rounds; ``None``: gradients are averaged
+            in every step.
         seed: seed of everything random; ``--seed`` replaces it.
     """
 

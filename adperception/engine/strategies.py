@@ -49,10 +49,12 @@ class DistributedPlan:
         sync_every_steps: a round after so many local steps; 16 unless ``sync_every_samples`` is given.
         sync_every_samples: instead, a round whenever all workers together have seen so many frames more.
         round_timeout_seconds: how long to wait for other workers in a round.
-        on_failure: when a worker is lost, ``"raise"`` an error on all others (torchrun restarts them), or ``"regroup"``:
-            the others go on. ``None``: regroup if every worker has a launcher of its own (``--store``), else raise.
+        on_failure: when a worker is lost, ``"raise"`` an error on all others (torchrun restarts them), or
+            ``"regroup"``: the others go on. ``None``: regroup if every worker has a launcher of its own (``--store``),
+            else raise.
         check_replicas_every: rounds between two comparisons of what must be equal on all workers; 0: never.
         allow_single_worker: run with one worker as well.
+        overlap: communicate while the next gradient is computed; for strategies with ``order="joint"``.
     """
 
     strategy: Strategy
@@ -62,6 +64,7 @@ class DistributedPlan:
     on_failure: Literal["raise", "regroup"] | None = None
     check_replicas_every: int = 100
     allow_single_worker: bool = False
+    overlap: bool = False
 
     def __post_init__(self) -> None:
         if self.sync_every_steps is not None and self.sync_every_samples is not None:
@@ -69,7 +72,9 @@ class DistributedPlan:
         for name in ("sync_every_steps", "sync_every_samples"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name}={value} must be an integer of at least 1; 1 is a round after every local step.")
+                raise ValueError(
+                    f"{name}={value} must be an integer of at least 1; 1 is a round after every local step."
+                )
         if self.on_failure not in (None, "raise", "regroup"):
             raise ValueError(f'on_failure="{self.on_failure}" is unknown. Available: raise, regroup.')
 

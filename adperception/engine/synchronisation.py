@@ -1,4 +1,4 @@
-"""What a run with a strategy has beside its local optimizer: rounds, their log, the consensus model, per-worker state."""
+"""What a run with a strategy has beside its local optimizer: rounds, their log, the consensus, per-worker state."""
 
 from __future__ import annotations
 
@@ -65,7 +65,10 @@ class Synchronisation:
             probe=self._probe,
             allow_single_worker=plan.allow_single_worker,
             check_replicas_every=plan.check_replicas_every,
+            overlap=plan.overlap,
         )
+        workers.settle = self.optimizer.wait
+        self._bytes_sent = 0
         self._leaders: Counter[int] = Counter()
         self._weights: dict[int, list[float]] = {}
         self._round_seconds: list[float] = []
@@ -87,15 +90,16 @@ class Synchronisation:
         return self._advance(self.optimizer.skip_step, stop_signal)
 
     def _advance(self, step: Callable[[], Any], stop_signal: int) -> int:
-        sync = self.optimizer
+        sync, communicator = self.optimizer, self._workers.communicator
         sync.tell = {"stop": stop_signal}
-        before = sync.worker.rounds
+        before, sent = sync.worker.rounds, communicator.bytes_sent
         step()
+        self._bytes_sent += communicator.bytes_sent - sent
         if sync.worker.rounds == before:
             # Alone there is no round that could be waited for.
             return stop_signal if len(sync.members) == 1 else 0
         notes, report = sync.worker.notes, sync.report
-        self._round_seconds.append(self._workers.communicator.last_round_seconds)
+        self._round_seconds.append(communicator.last_round_seconds)
         if report.leader is not None:
             self._leaders[report.leader] += 1
         for member, note in notes.items():
@@ -103,16 +107,33 @@ class Synchronisation:
                 self._weights.setdefault(member, []).append(note.weight)
         return max(int(note.tell["stop"]) for note in notes.values())
 
-    def log_line(self) -> dict[str, float]:
-        """What is logged beside loss and learning rate; means are over the rounds since the last line."""
-        sync, communicator = self.optimizer, self._workers.communicator
-        losses = [n.loss for n in sync.worker.notes.values() if not math.isnan(n.loss)]
-        line: dict[str, float] = {
+    def describe(self) -> str:
+        """In words for the terminal: what the workers do."""
+        trigger, workers = self.optimizer.trigger, len(self.optimizer.members)
+        steps = f"{trigger.steps_per_round(workers):.3g}"
+        return (
+            f"{self.optimizer.strategy.name}: {workers} workers train apart; a round after every {steps} steps of each"
+        )
+
+    def totals(self) -> dict[str, float]:
+        """Counts over the whole run, over all its starts.
+
+        ``bytes_sent`` is what this worker sent in its steps and rounds; the start, evaluations and checkpoints, which
+        do not belong to the method, are not in it.
+        """
+        sync = self.optimizer
+        return {
             "rounds": sync.worker.rounds,
             "rounds_skipped": sync.rounds_skipped,
             "workers": len(sync.members),
-            "bytes_sent": communicator.bytes_sent,
+            "bytes_sent": self._bytes_sent,
         }
+
+    def log_line(self) -> dict[str, float]:
+        """What is logged beside loss and learning rate; means are over the rounds since the last line."""
+        sync = self.optimizer
+        losses = [n.loss for n in sync.worker.notes.values() if not math.isnan(n.loss)]
+        line: dict[str, float] = self.totals()
         if self._round_seconds:
             line["round_seconds"] = float(np.mean(self._round_seconds))
         if losses:
@@ -145,7 +166,7 @@ class Synchronisation:
         """What belongs to this worker alone, and the strategy's state: tensors by name, and plain values."""
         tensors, values = self.optimizer.sync_state()
         counts = {str(member): count for member, count in self._leaders.items()}
-        return tensors, {**values, "leaders": counts}
+        return tensors, {**values, "leaders": counts, "bytes_sent": self._bytes_sent}
 
     def restore(self, tensors: dict[str, Tensor], values: Mapping[str, Any]) -> None:
         """What ``state`` gave.
@@ -155,6 +176,7 @@ class Synchronisation:
         """
         self.optimizer.load_sync_state(tensors, dict(values))
         self._leaders = Counter({int(member): count for member, count in values["leaders"].items()})
+        self._bytes_sent = values["bytes_sent"]
 
     def restart(self) -> None:
         """Begin rounds anew from the model's parameters, which are the same on all workers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from adperception.config import Config
+from adperception.engine.console import say
 from adperception.engine.data import FrameDataset, ValidationBatches, spread_indices
 from adperception.engine.distributed import Processes
 from adperception.engine.optimizers import apply_schedule
@@ -213,6 +215,8 @@ class Trainer:
         """
         finite = bool(torch.isfinite(outcome.loss) & torch.isfinite(outcome.gradient_norm))
         if self.sync is not None:
+            if stop_signal and not self._received_signal and self.processes.is_main:
+                say(f"{signal.Signals(stop_signal).name} received; all workers stop after the next round")
             outcome.finite, self._received_signal = finite, stop_signal
             return
         not_finite, self.stop_signal = self.processes.largest([0 if finite else 1, stop_signal])
@@ -240,8 +244,8 @@ class Trainer:
         """The model as it stands for all processes: with rounds, their consensus. All processes enter together.
 
         Args:
-            recalibrate: estimate the consensus's batch-norm statistics over training frames, every worker on its part of
-                them; otherwise they are pooled from those of the workers.
+            recalibrate: estimate the consensus's batch-norm statistics over training frames, every worker on its part
+                of them; otherwise they are pooled from those of the workers.
         """
         if self.sync is None:
             yield

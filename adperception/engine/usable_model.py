@@ -11,6 +11,7 @@ from adperception.models.base import TrainableModel
 
 __all__ = ["usable_model"]
 
+
 def usable_model(trainer: Trainer) -> tuple[TrainableModel, str]:
     """The model to evaluate, and in words where its batch-norm statistics come from.
 
@@ -18,7 +19,8 @@ def usable_model(trainer: Trainer) -> tuple[TrainableModel, str]:
     training frames spread evenly over the split; no label of another frame is touched.
     """
     if trainer.sync is not None:
-        return trainer.model, f"re-estimated over {STATISTICS_FRAMES} training frames, pooled over the workers"
+        frames = len(spread_indices(len(trainer.dataset), STATISTICS_FRAMES))
+        return trainer.model, f"re-estimated over {frames} training frames, pooled over the workers"
     if trainer.settings.train.batch_norm_statistics == "running":
         return trainer.model, "running averages"
     batches = training_frames(trainer, STATISTICS_FRAMES)

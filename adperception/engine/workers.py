@@ -5,7 +5,6 @@ They talk through roll calls, which notice when somebody is lost, so that nobody
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,11 +12,12 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed as dist
-from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]  # public, but not in __all__
 
 from adperception.engine.distributed import Processes, start_processes
 from adperception.engine.strategies import DistributedPlan
 from adperception.optim import Note, RollCall
+from adperception.optim.background import Background
 from adperception.optim.collectives import Requests
 from adperception.optim.torch_communicator import TorchCommunicator
 
@@ -68,10 +68,12 @@ class Workers(Processes):
     Attributes:
         communicator: how rounds and everything else reach the others.
         beat_seconds: pause between two meetings during a long piece of work.
+        settle: called before the others are told anything: waits for a round in the background.
     """
 
     communicator: TorchCommunicator = field(kw_only=True)
     beat_seconds: float = field(kw_only=True)
+    settle: Callable[[], None] = field(kw_only=True, default=lambda: None)
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -98,7 +100,7 @@ class Workers(Processes):
 
     def all_do(self, work: Callable[[], str]) -> list[str]:
         """Everybody does something, however long it takes; the results of all that are left at the end."""
-        task = _InBackground(work)
+        task = Background(work)
         while True:
             done = task.wait(self.beat_seconds)
             told = self._tell({"done": done, "text": task.result() if done else ""})
@@ -125,36 +127,9 @@ class Workers(Processes):
             notes: dict[int, Note] = yield RollCall(Note(tell=values))
             return {member: note.tell for member, note in notes.items()}
 
+        self.settle()
         told: dict[int, dict[str, Any]] = self.communicator.run(telling())
         return told
-
-
-class _InBackground:
-    """A piece of work in a thread, so that the main thread can go on meeting the other workers."""
-
-    def __init__(self, work: Callable[[], str]) -> None:
-        self._work = work
-        self._text = ""
-        self._error: BaseException | None = None
-        self._done = threading.Event()
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            self._text = self._work()
-        except BaseException as error:  # raised again where the result is asked for
-            self._error = error
-        self._done.set()
-
-    def wait(self, seconds: float) -> bool:
-        """Whether it is done, after so many seconds at the latest."""
-        return self._done.wait(seconds)
-
-    def result(self) -> str:
-        """What it made."""
-        if self._error is not None:
-            raise self._error
-        return self._text
 
 
 def start_workers(plan: DistributedPlan, device: str | None, address: StoreAddress | None) -> Workers:

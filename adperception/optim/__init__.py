@@ -6,6 +6,10 @@ PostLocalSGD, SlowMo, DiLoCo, DPPF, DataParallel). Triggers: when a round happen
 Local optimisers and a scheduler that go with all of it: SAM, LPFSGD, EntropySGD, NesterovMomentum, AutoDrop.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from adperception.optim.al_dsgd_graphs import al_dsgd_graph
 from adperception.optim.aldsgd import ALDSGD
 from adperception.optim.autodrop import AutoDrop
@@ -45,6 +49,9 @@ from adperception.optim.strategy import Strategy
 from adperception.optim.sync_optimizer import SyncOptimizer
 from adperception.optim.triggers import EverySamples, EverySteps, Ticket, Trigger
 from adperception.optim.worker import RoundReport
+
+if TYPE_CHECKING:
+    from adperception.optim.torch_communicator import TorchCommunicator
 
 __all__ = [
     "ALDSGD",
@@ -90,7 +97,17 @@ __all__ = [
     "SyncOptimizer",
     "TakeTicket",
     "Ticket",
+    "TorchCommunicator",
     "Trigger",
     "al_dsgd_graph",
     "consensus",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``TorchCommunicator``, imported when asked for: some builds of torch have no ``torch.distributed``."""
+    if name == "TorchCommunicator":
+        from adperception.optim.torch_communicator import TorchCommunicator
+
+        return TorchCommunicator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

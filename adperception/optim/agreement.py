@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
-__all__ = ["Present", "RollCalls", "Verdict", "Votes", "name_workers"]
+__all__ = ["Present", "RollCalls", "Verdict", "Votes", "fingerprint", "name_workers"]
 
 _log = logging.getLogger(__name__)
 _MISSING = "?"
@@ -31,6 +32,11 @@ _MISSING = "?"
 def name_workers(ids: Sequence[int]) -> str:
     """``"worker 2"``, ``"workers 0, 2"``, for messages."""
     return f"worker{'s' * (len(ids) != 1)} {', '.join(map(str, ids))}" if ids else "no worker"
+
+
+def fingerprint(ids: Sequence[int]) -> str:
+    """A short name of a set of workers for keys, which a store limits in length."""
+    return f"{len(ids)}-{zlib.crc32(repr(tuple(ids)).encode()):08x}"
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ __all__ = ["ALDSGD"]
 class ALDSGD(Strategy):
     """Adjacent-leader decentralised SGD (He, Wang, Choromanska, 2024, arXiv 2405.11389).
 
-    Worker m has two adjacent leaders: N, the neighbour with the lowest training loss, and T, the one with the most active
-    links. A round with W = I - alpha L (``"step_then_pull"``, the released code, y the parameters after the step):
+    Worker m has two adjacent leaders: N, the neighbour with the lowest training loss, and T, the one with the most
+    active links. A round with W = I - alpha L (``"step_then_pull"``, the released code, y the parameters after the
+    step):
 
         ``z_m <- (1 - best_weight - degree_weight) sum_k W_mk y_k + best_weight y_N + degree_weight y_T``
         ``x_m <- z_m + best_pull (y_N - z_m) + degree_pull (y_T - z_m)``
@@ -32,8 +33,8 @@ class ALDSGD(Strategy):
     In words: gossip, plus a push towards whoever does well and whoever carries much information. Consensus is kept, the
     mean of all workers is not. With all four strengths 0 this is ``DPSGD`` (or ``MATCHA``, by the schedule).
 
-    All of it is one weighted sum of neighbours' parameters, so the traffic is that of gossip; losses travel with the roll
-    call, degrees are known to all.
+    All of it is one weighted sum of neighbours' parameters, so the traffic is that of gossip; losses travel with the
+    roll call, degrees are known to all.
 
     Args:
         schedule: the graph of every round, with the weight alpha; the paper rotates between several.
@@ -41,8 +42,8 @@ class ALDSGD(Strategy):
         degree_weight: w_tau (c2).
         best_pull: lambda_N (p1).
         degree_pull: lambda_tau (p2).
-        leaders_every: leaders count in every so many rounds only, others are plain gossip (the code's ``iteration``: 1 in
-            its README, 40 by default).
+        leaders_every: leaders count in every so many rounds only, others are plain gossip (the code's ``iteration``: 1
+            in its README, 40 by default).
         leader_includes_self: whether a worker can be its own leader, as in the code; the paper speaks of neighbours.
         order: see above.
 
@@ -100,7 +101,7 @@ class ALDSGD(Strategy):
         pull_to_mixed(worker, own, weights)
 
     def _leaders(self, worker: Worker, active: ActiveGraph, number: int) -> tuple[int, int] | None:
-        """Best and best-connected neighbour in round ``number``; ``None`` where there is none or leaders do not count."""
+        """Best and best-connected neighbour in round ``number``; ``None`` where leaders do not count."""
         own = worker.worker_id
         fit = [n for n in active.neighbours(own) if worker.notes[n].healthy]
         if not fit or not worker.is_healthy or number % self.leaders_every:

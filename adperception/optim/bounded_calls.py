@@ -34,7 +34,11 @@ class BoundedCalls:
         answer: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
         self._work.put((function, answer))
         try:
-            succeeded, value = answer.get(timeout=limit_seconds)
+            try:
+                succeeded, value = answer.get(timeout=0.75 * limit_seconds)
+            except queue.Empty:
+                # Had this whole process been stopped for a while, the time would be over, but the answer on its way.
+                succeeded, value = answer.get(timeout=0.25 * limit_seconds)
         except queue.Empty:
             raise TimeoutError(f"no answer within {limit_seconds:.1f} s") from None
         if not succeeded:

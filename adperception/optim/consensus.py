@@ -23,9 +23,10 @@ __all__ = ["ConsensusSwap", "consensus"]
 class ConsensusSwap:
     """The consensus in place of a worker's own model, for as long as it is wanted.
 
-    Parameters that take part in the rounds become the strategy's consensus (EASGD: the centre; otherwise the mean). Other
-    floating-point parameters (frozen ones, the target encoder of AD-L-JEPA) become the plain mean over the workers, which
-    leaves equal ones exactly equal. Batch-norm statistics are estimated anew or pooled; other buffers stay the worker's.
+    Parameters that take part in the rounds become the strategy's consensus (EASGD: the centre; otherwise the mean).
+    Other floating-point parameters (frozen ones, the target encoder of AD-L-JEPA) become the plain mean over the
+    workers, which leaves equal ones exactly equal. Batch-norm statistics are estimated anew or pooled; other buffers
+    stay the worker's.
 
     Args:
         sync: this worker's optimizer.

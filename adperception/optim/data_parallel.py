@@ -42,11 +42,11 @@ def average_gradients(worker: Worker) -> Requests:
 class DataParallel(Strategy):
     """Synchronous data-parallel SGD, what torch's DistributedDataParallel does, as a strategy to compare with.
 
-    Before every step: ``g <- (1/M) sum_m g_m``, over the workers whose gradients are finite. For training use DistributedDataParallel, which overlaps this with the
-    backward pass; here it runs in the simulation as well. Rounds have nothing left to do, unless a worker's parameters
-    are not finite: it then gets those of the others.
+    Before every step: ``g <- (1/M) sum_m g_m``, over the workers whose gradients are finite. For training use
+    DistributedDataParallel, which overlaps this with the backward pass; here it runs in the simulation as well. Rounds
+    have nothing left to do.
 
-    State: none. Traffic: one all-reduce of P per step.
+    State: none. Traffic: one all-reduce of P + L per step (L flags say which of the tensors have a gradient).
     """
 
     def extra(self, worker_count: int, tensors: int) -> int:
@@ -75,7 +75,7 @@ class PostLocalSGD(LocalSGD):
     Args:
         local_from_step: first step without gradient averaging.
 
-    State: none. Traffic: one all-reduce of P per step, later per round.
+    State: none. Traffic: one all-reduce of P + L per step, later of P per round.
     """
 
     local_from_step: int = 500

@@ -23,8 +23,8 @@ class DiLoCo(Strategy):
 
         ``delta = theta - m;   b <- momentum b + delta;   x, theta <- theta - outer_lr (delta + momentum b)``
 
-    In words: the mean displacement of the workers is the gradient of an outer SGD with Nesterov momentum. With outer_lr 1
-    and momentum 0 this is local SGD.
+    In words: the mean displacement of the workers is the gradient of an outer SGD with Nesterov momentum. With outer_lr
+    1 and momentum 0 this is local SGD.
 
     Args:
         outer_lr: 0.7 in the paper.

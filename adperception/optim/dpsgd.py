@@ -22,8 +22,8 @@ class DPSGD(Strategy):
         ``x_m <- sum_k W_mk (x_k - eta g_k)``    (``"step_then_pull"``, as the codes of MATCHA and AL-DSGD do it)
         ``x_m <- sum_k W_mk x_k - eta g_m``      (``"joint"``, the paper)
 
-    In words: everybody takes over some of each neighbour's parameters. The mean of all workers stays what it was, and the
-    disagreement shrinks by the graph's contraction.
+    In words: everybody takes over some of each neighbour's parameters. The mean of all workers stays what it was, and
+    the disagreement shrinks by the graph's contraction.
 
     Args:
         schedule: the graph of every round, with the weight alpha.

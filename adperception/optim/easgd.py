@@ -24,8 +24,8 @@ class EASGD(Strategy):
         ``c   <- c + beta (mean_k x_k - c)``    the centre moves towards the mean of the workers before that
 
     so that what the workers lose the centre gains. With ``NesterovMomentum`` as the local optimizer and
-    ``order="joint"`` this is EAMSGD. The centre is kept on every worker and is the same to the bit everywhere, so nobody
-    owns it and it survives whoever is lost; alpha is then computed with the workers that are left.
+    ``order="joint"`` this is EAMSGD. The centre is kept on every worker and is the same to the bit everywhere, so
+    nobody owns it and it survives whoever is lost; alpha is then computed with the workers that are left.
 
     A single worker is not plain training: the centre still drags it.
 

@@ -32,7 +32,7 @@ def mix(worker: Worker, own: float, weights: Mapping[int, float]) -> Requests:
 
 
 def pull_to_mixed(worker: Worker, own: float, weights: Mapping[int, float]) -> None:
-    """Take over what was mixed. Without a neighbour a worker stays as it is, also one that is not fit and has none fit."""
+    """Take over what was mixed. Without a fit neighbour a worker stays as it is."""
     if any(weights.values()):
         worker.pull(worker.scratch_vector, 1.0)
     elif own == 0.0:

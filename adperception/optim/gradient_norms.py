@@ -14,15 +14,17 @@ from torch import Tensor, nn
 __all__ = ["NormAverage", "present_norms", "run_probe", "unchanged_by_probe"]
 
 
-def present_norms(parameters: tuple[nn.Parameter, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """L2 norms of the gradients.
+def present_norms(parameters: tuple[nn.Parameter, ...], device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """L2 norms of the gradients. One fused operation, no waiting.
 
     Returns:
-        (L,) float64 norms, 0 where there is no gradient; (L,) bool, where there is one. One fused operation, no waiting.
+        (L,) float64 norms, 0 where there is no gradient; (L,) bool, where there is one, ``None`` if everywhere.
     """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if len(gradients) == len(parameters):
+        return torch.stack(torch._foreach_norm(gradients)).double(), None
     present = torch.tensor([p.grad is not None for p in parameters], device=device)
     norms = torch.zeros(len(parameters), dtype=torch.float64, device=device)
-    gradients = [p.grad for p in parameters if p.grad is not None]
     if gradients:
         norms[present] = torch.stack(torch._foreach_norm(gradients)).double()
     return norms, present
@@ -40,21 +42,23 @@ class NormAverage:
     def __init__(self, average: Tensor, count: Tensor, decay: float) -> None:
         self.average, self.count, self.decay = average, count, decay
 
-    def add(self, values: Tensor, present: Tensor) -> None:
-        """One more observation of the entries that are present.
-
-        After one that is not finite, and makes the average so, the next one begins a new average.
-        """
-        spoilt = present & ~self.average.isfinite()
-        self.average.masked_fill_(spoilt, 0)
-        self.count.masked_fill_(spoilt, 0)
+    def add(self, values: Tensor, present: Tensor | None) -> None:
+        """One more observation of the entries that are present, all of them if ``None``."""
+        if present is None:
+            self.average.lerp_(values, 1 - self.decay)
+            self.count.add_(1)
+            return
         self.average.lerp_(torch.where(present, values, self.average), 1 - self.decay)
         self.count.add_(present)
 
     def value(self) -> Tensor:
-        """(n,); infinite where nothing was ever observed."""
+        """(n,); infinite where nothing was ever observed. What was not finite counts now, and is then forgotten."""
         correction = 1 - self.decay**self.count
-        return torch.where(self.count > 0, self.average / correction, torch.inf)
+        values = torch.where(self.count > 0, self.average / correction, torch.inf)
+        spoilt = ~self.average.isfinite()
+        self.average.masked_fill_(spoilt, 0)
+        self.count.masked_fill_(spoilt, 0)
+        return values
 
 
 @contextmanager
@@ -87,11 +91,11 @@ def unchanged_by_probe(model: nn.Module, parameters: tuple[nn.Parameter, ...]) -
 
 def run_probe(
     probe: Callable[[nn.Module], Any], model: nn.Module, parameters: tuple[nn.Parameter, ...]
-) -> tuple[Tensor, Tensor, Any]:
+) -> tuple[Tensor, Tensor | None, Any]:
     """Norms of the gradients that ``probe(model)`` leaves, where there are any, and what it returns."""
     with unchanged_by_probe(model, parameters):
         result = probe(model)
         norms, present = present_norms(parameters, parameters[0].device)
-    if not bool(present.any()):
+    if present is not None and not bool(present.any()):
         raise RuntimeError("the probe left no gradient; it has to compute a loss of the model and call backward on it.")
     return norms, present, result.detach() if isinstance(result, Tensor) else result

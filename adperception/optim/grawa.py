@@ -65,8 +65,8 @@ class GradientWeighted(Strategy):
         """How many weights a worker has."""
 
     @abstractmethod
-    def combine(self, norms: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """From (L,) norms per tensor to those that are averaged over time, and which of them are there."""
+    def combine(self, norms: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """From (L,) norms per tensor to those that are averaged over time; which of them are there, ``None`` if all."""
 
     def extra(self, worker_count: int, tensors: int) -> int:
         """The weights travel with the parameters, in one all-reduce."""

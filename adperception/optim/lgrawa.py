@@ -31,14 +31,14 @@ class LGRAWA(GradientWeighted):
         norm_exponent: as ``MGRAWA``.
         norm_eps: as ``MGRAWA``.
 
-    State: averages of norms (2 L), with a proximal term the last centre (P, replicated). Traffic: one all-reduce of P + L
-    per round. Consensus: the plain mean.
+    State: averages of norms (2 L), with a proximal term the last centre (P, replicated). Traffic: one all-reduce of
+    P + L per round. Consensus: the plain mean.
     """
 
     def weight_count(self, tensors: int) -> int:
         """One per tensor."""
         return tensors
 
-    def combine(self, norms: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def combine(self, norms: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """As they are."""
         return norms, present

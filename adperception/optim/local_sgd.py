@@ -15,8 +15,8 @@ __all__ = ["LocalSGD"]
 class LocalSGD(Strategy):
     """Periodic averaging (Stich, "Local SGD converges fast and communicates little", ICLR 2019).
 
-    A round: ``x_m <- (1/M) sum_k x_k``. In words: everybody continues from the mean of all. Momentum stays local. With a
-    round after every step, equal starts and SGD this is data-parallel training.
+    A round: ``x_m <- (1/M) sum_k x_k``. In words: everybody continues from the mean of all. Momentum stays local. With
+    a round after every step, equal starts and SGD this is data-parallel training.
 
     State: none. Traffic: one all-reduce of P per round.
     """

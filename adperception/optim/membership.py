@@ -6,7 +6,7 @@ read, so they cannot disagree about who is in.
 
 With T the round time-out: a roll call, a collective and a vote end after T; announcing oneself for the next epoch after
 1.2 T, because others may be stuck in a collective that long; connecting after 0.4 T, and announcing oneself once more,
-if that failed, after 0.5 T. When 2.9 T are over, the worker stops with an error.
+if that failed, after 0.5 T. A worker that is not connected 2.9 T after a failure stops with an error.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from adperception.optim.process_groups import ProcessGroups
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
-__all__ = ["LostWorker", "Membership"]
+__all__ = ["LostWorker", "Membership", "own_connection"]
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -102,6 +102,7 @@ class Membership:
         self._regroups = regroups
         self._nccl = nccl
         self._bounded = BoundedCalls()
+        self._groups_store: Store | None = None
         self._epoch = 0
         self._tickets = 0
         self._groups: ProcessGroups | None = None
@@ -134,6 +135,9 @@ class Membership:
                 f"worker_id={self._worker_id} is already there: two workers have the same id, or the store served an "
                 "earlier run. Give each run a store of its own, or a name of its own (name=...)."
             )
+        # Groups that are being built wait in their store, and what waits in a connection blocks it. It is kept for the
+        # next groups: a TCPStore asks name servers about whoever connects, which can take longer than connecting may.
+        self._groups_store = self._ask(lambda: own_connection(self._store), limit_seconds)
         present = self._hold(RollCalls(self._store, "start", self._worker_id, self.members), options, limit_seconds)
         missing = [worker for worker in self.members if worker not in present.notes]
         if missing:
@@ -191,7 +195,7 @@ class Membership:
         groups = self._groups
         assert groups is not None, "a member that is not alone has groups"
         if not groups.has(among, device):
-            _in_time(lambda: groups.add(among, device, 0.9 * self._limit), self._limit)
+            self._build(lambda _: groups.add(among, device), self._limit)
         return groups
 
     def agree(self) -> None:
@@ -253,19 +257,22 @@ class Membership:
             start: since when this worker is blocked, on the monotonic clock.
             limit: how long to wait for them, in round time-outs.
         """
+        connected_at: float | None = None
         while len(expected) > 1:
             self._epoch += 1
-            seconds = min(limit * self._limit, start + _TOTAL * self._limit - time.monotonic())
-            if seconds <= 0:
-                self._stop_for(f"{self._where}: no new group within {_TOTAL} round time-outs after: {reason}")
-            present = self._hold(
-                RollCalls(self._store, f"{self._epoch}/announce", self._worker_id, expected), None, seconds
-            )
+            calls = RollCalls(self._store, f"{self._epoch}/announce", self._worker_id, expected)
+            present = self._hold(calls, None, limit * self._limit)
             missing = [worker for worker in expected if worker not in present.notes]
             if not self._regroups:
                 seen = f"; {name_workers(missing)} did not answer afterwards" if missing else ""
                 self._stop_for(f"{self._where} failed: {reason}{seen}")
             self._lose(missing, f"did not answer after: {reason}")
+            if missing and connected_at is not None:
+                # They have announced themselves before that: another failure, with the time limit of its own.
+                start = connected_at
+            connected_at = time.monotonic()
+            if connected_at > start + (_TOTAL - _CONNECT) * self._limit:
+                self._stop_for(f"{self._where}: no new group within {_TOTAL} round time-outs after: {reason}")
             expected = tuple(present.notes)
             if self._connect(expected):
                 return
@@ -283,13 +290,12 @@ class Membership:
         epoch, limit = self._epoch, _CONNECT * self._limit if seconds is None else seconds
         votes = Votes(self._store, f"{epoch}/built", self._worker_id, len(members))
         try:
-            self._groups = _in_time(
-                lambda: ProcessGroups(
-                    self._store,
+            self._groups = self._build(
+                lambda store: ProcessGroups(
+                    store,
                     f"{epoch}",
                     self._worker_id,
                     members,
-                    build_seconds=0.75 * limit,
                     timeout_seconds=self._limit,
                     nccl=self._nccl,
                 ),
@@ -307,6 +313,24 @@ class Membership:
         self._roll_calls = RollCalls(self._store, f"{epoch}/round", self._worker_id, members)
         self._votes = Votes(self._store, f"{epoch}/commit", self._worker_id, len(members))
         return True
+
+    def _build(self, function: Callable[[Store], _Result], limit_seconds: float) -> _Result:
+        """Connect to others over a store, in a thread of its own that may go on for longer.
+
+        Raises:
+            RuntimeError: it failed, or took too long.
+        """
+        kept, self._groups_store = self._groups_store, None
+
+        def build() -> tuple[Store, _Result]:
+            store = kept or own_connection(self._store)
+            return store, function(store)
+
+        try:
+            self._groups_store, result = BoundedCalls()(build, limit_seconds)
+        except TimeoutError as error:
+            raise RuntimeError(f"not all others were reached within {limit_seconds:g} s") from error
+        return result
 
     def _hold(self, calls: RollCalls, note: Any, limit_seconds: float) -> Present:
         """A roll call that this worker is in time for."""
@@ -373,16 +397,9 @@ class Membership:
         return f"round {self.round_number}" if self.round_number >= 0 else "the start"
 
 
-def _in_time(function: Callable[[], _Result], limit_seconds: float) -> _Result:
-    """Run something that connects to others, in a thread of its own: its own time-out can take longer than it says.
-
-    Raises:
-        RuntimeError: it failed, or took too long.
-    """
-    try:
-        return BoundedCalls()(function, limit_seconds)
-    except TimeoutError as error:
-        raise RuntimeError(str(error)) from error
+def own_connection(store: Store) -> Store:
+    """Another connection to a store, where torch can make one."""
+    return store.clone() if hasattr(store, "clone") else store
 
 
 def _first_line(error: Exception) -> str:

@@ -21,15 +21,15 @@ class MGRAWA(GradientWeighted):
 
         ``beta_m = (1 / a_m) / sum_k (1 / a_k)``,  ``C = sum_m beta_m x_m``,  ``x_m <- x_m + pull (C - x_m)``
 
-    and, with a round every tau steps, after every local step ``x_m <- x_m + (proximal / tau) (C - x_m)`` with the last C.
-    In words: small gradients are a sign of a flat, well-trained region, so these workers count more in the centre that
-    all are pulled to.
+    and, with a round every tau steps, after every local step ``x_m <- x_m + (proximal / tau) (C - x_m)`` with the last
+    C. In words: small gradients are a sign of a flat, well-trained region, so these workers count more in the centre
+    that all are pulled to.
 
     Args:
         pull: lambda.
         proximal: towards the last centre, spread over the steps between two rounds.
-        norm_source: ``"probe"``: one extra mini-batch per round (the released method); ``"online"``: norms of the training
-            gradients as they are after clipping, at no extra pass (the authors' wrapper variant).
+        norm_source: ``"probe"``: one extra mini-batch per round (the released method); ``"online"``: norms of the
+            training gradients as they are after clipping, at no extra pass (the authors' wrapper variant).
         norm_decay: of the moving average of norms; ``None``: 0.9^8 with a probe, 0.85 online, as in the authors' code.
         norm_exponent: power of the norm; 1 in abstract and code.
         norm_eps: norms below it count as it, so that a zero norm gives a finite weight (and practically all of it).
@@ -54,10 +54,10 @@ class MGRAWA(GradientWeighted):
         """One per model."""
         return 1
 
-    def combine(self, norms: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def combine(self, norms: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The norm of the whole gradient."""
-        whole = norms.sum() if self.norm == "layer_sum" else norms.square().sum().sqrt()
-        return whole.reshape(1), present.any().reshape(1)
+        whole = norms.sum(0, keepdim=True) if self.norm == "layer_sum" else norms.square().sum(0, keepdim=True).sqrt()
+        return whole, None if present is None else present.any(0, keepdim=True)
 
     def round_done(self, worker: Worker) -> None:
         """Forget the norms, where the authors' code does."""

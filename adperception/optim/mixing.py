@@ -17,10 +17,13 @@ CHUNK_ELEMENTS = 1 << 20
 """Elements per message. Two chunks per neighbour are in memory at a time."""
 
 
-def add_up(out: Tensor, source: Tensor, own_weight: float, received: Sequence[Tensor], weights: tuple[float, ...]) -> None:
+def add_up(
+    out: Tensor, source: Tensor, own_weight: float, received: Sequence[Tensor], weights: tuple[float, ...]
+) -> None:
     """``out = own_weight * source + sum_j weights[j] * received[j]``, from left to right; all (n,).
 
-    Values with weight 0 are left out, even if they are not finite.
+    Values with weight 0 are left out, even if they are not finite. In float32 and float64 an element has the same bits
+    whichever part of a tensor it is computed in.
     """
     if own_weight == 0:
         out.zero_()
@@ -82,7 +85,10 @@ def mix_over_nccl(group: Any, ranks: Mapping[int, int], request: Mix, timeout: t
         received = {other: torch.empty_like(chunk) for other in sorted(request.neighbours)}
         for other, buffer in received.items():
             peer = ranks[other]
-            first, second = (group.send, group.recv) if own_rank < peer else (group.recv, group.send)
-            for exchange in (first, second):
-                exchange([chunk if exchange is group.send else buffer], peer, 0).wait(timeout)
+            if own_rank < peer:
+                group.send([chunk], peer, 0).wait(timeout)
+                group.recv([buffer], peer, 0).wait(timeout)
+            else:
+                group.recv([buffer], peer, 0).wait(timeout)
+                group.send([chunk], peer, 0).wait(timeout)
         add_up(out, chunk, request.own_weight, [received[other] for other in request.neighbours], request.weights)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 
+from adperception.optim.agreement import fingerprint
 from adperception.optim.collectives import Mix
 from adperception.optim.mixing import mix_over_gloo, mix_over_nccl
 
@@ -24,12 +25,12 @@ class ProcessGroups:
     """gloo among the members, NCCL for their GPU tensors where it is wanted, and groups for parts of the members.
 
     Args:
-        store: keys go below the prefix, which belongs to these groups alone.
+        store: a connection that nobody else uses while groups are built, because they wait in it; keys go below the
+            prefix, which belongs to these groups alone.
         prefix: see ``store``.
         worker_id: this worker.
         members: worker ids in ascending order; a worker's place is its rank.
-        build_seconds: time limit for connecting.
-        timeout_seconds: time limit for a collective to get on.
+        timeout_seconds: time limit for connecting, and for a collective.
         nccl: whether tensors on a GPU are communicated with NCCL; otherwise gloo copies them over the CPU.
 
     Raises:
@@ -43,7 +44,6 @@ class ProcessGroups:
         worker_id: int,
         members: Sequence[int],
         *,
-        build_seconds: float,
         timeout_seconds: float,
         nccl: bool = False,
     ) -> None:
@@ -53,25 +53,24 @@ class ProcessGroups:
         self._timeout = timedelta(seconds=timeout_seconds)
         self._nccl = nccl
         self._groups: dict[tuple[str, tuple[int, ...]], Any] = {}
-        self.add(None, torch.device("cpu"), build_seconds)
+        self.add(None, torch.device("cpu"))
 
     def has(self, among: tuple[int, ...] | None, device: torch.device) -> bool:
         """Whether the group for some members (``None``: all) and for tensors on a device is there."""
         return self._key(among, device) in self._groups
 
-    def add(self, among: tuple[int, ...] | None, device: torch.device, build_seconds: float) -> None:
+    def add(self, among: tuple[int, ...] | None, device: torch.device) -> None:
         """Build the group for some of the members. All of them do, when they first need it.
 
         Args:
             among: worker ids in ascending order, this one included; ``None`` for all members.
             device: where the tensors will be.
-            build_seconds: time limit for connecting.
 
         Raises:
             RuntimeError: one of them could not be reached in time.
         """
         backend, ids = self._key(among, device)
-        store = PrefixStore(f"{backend}/{'_'.join(map(str, ids))}", self._store)
+        store = PrefixStore(f"{backend}/{fingerprint(ids)}", self._store)
         rank = ids.index(self._worker_id)
         group: Any
         if backend == "nccl":
@@ -79,8 +78,7 @@ class ProcessGroups:
             options._timeout = self._timeout
             group = dist.ProcessGroupNCCL(store, rank, len(ids), options)
         else:
-            group = dist.ProcessGroupGloo(store, rank, len(ids), timedelta(seconds=build_seconds))
-            group._set_default_timeout(self._timeout)
+            group = dist.ProcessGroupGloo(store, rank, len(ids), self._timeout)
         self._groups[backend, ids] = group
 
     def all_reduce(self, tensor: Tensor) -> None:

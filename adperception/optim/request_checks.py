@@ -39,6 +39,8 @@ def check_request(request: Request, worker_id: int, members: Sequence[int]) -> N
                 f"{where}: out is {request.out.dtype} {tuple(request.out.shape)}, source is {request.source.dtype} "
                 f"{tuple(request.source.shape)}; they need to be alike"
             )
+        if request.out.data_ptr() == request.source.data_ptr() and request.out.numel() > 0:
+            raise ValueError(f"{where}: out and source share memory, but neighbours read source while out is written")
         if sorted(request.neighbours) != sorted(set(request.neighbours) & set(members) - {worker_id}):
             raise ValueError(f"{where}: neighbours={request.neighbours} need to be other members, each once")
         if len(request.weights) != len(request.neighbours):

@@ -79,8 +79,8 @@ class Simulation:
     """Carries out the requests of all workers in one process.
 
     ``run`` takes one generator per worker, e.g. ``SyncOptimizer.stepping``, or a whole training loop that says
-    ``yield from sync.stepping(...)`` and, with a clock, ``yield Compute(seconds)``. Of the workers that can go on, the one
-    with the earliest clock does, so faster workers get more tickets. Sums are taken in ascending worker id.
+    ``yield from sync.stepping(...)`` and, with a clock, ``yield Compute(seconds)``. Of the workers that can go on, the
+    one with the earliest clock does, so faster workers get more tickets. Sums are taken in ascending worker id.
 
     Args:
         workers: number of workers.

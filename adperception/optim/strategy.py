@@ -14,8 +14,8 @@ from adperception.optim.worker import Worker
 __all__ = ["Order", "Strategy", "finite_losses", "require", "require_order"]
 
 Order: TypeAlias = Literal["step_then_pull", "joint"]
-"""When the pull of a round happens: after the local step, to targets made of the stepped parameters (the released codes);
-or together with it, both computed from the parameters before it (the papers' equations)."""
+"""When the pull of a round happens: after the local step, to targets made of the stepped parameters (the released
+codes); or together with it, both computed from the parameters before it (the papers' equations)."""
 
 
 class Strategy(ABC):

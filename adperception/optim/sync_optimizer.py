@@ -12,19 +12,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from adperception.optim.checksum import checksum
+from adperception.optim.alike import checksums, compare_replicas, mend, same_start
+from adperception.optim.background import Background
 from adperception.optim.collectives import (
-    Broadcast,
     Commit,
     Communicator,
     Note,
     Requests,
     RollCall,
     RoundFailedError,
-    TakeTicket,
 )
 from adperception.optim.flat_params import FlatParams, chunks
 from adperception.optim.strategy import Strategy
+from adperception.optim.ticket_turns import TicketTurns
 from adperception.optim.triggers import EverySteps, Ticket, Trigger
 from adperception.optim.worker import RoundReport, Worker
 
@@ -54,6 +54,8 @@ class SyncOptimizer(torch.optim.Optimizer):
             statistics and random generators are put back afterwards.
         allow_single_worker: run with one worker as well; no round then happens (but for EASGD).
         check_replicas_every: rounds between two comparisons of what must be equal on all workers; 0: never.
+        overlap: communicate while the next gradient is computed. For strategies with ``order="joint"``, whose rounds
+            need the parameters before the step only, so nothing is stale; elections go by the losses before it.
 
     Attributes:
         strategy: as given.
@@ -61,13 +63,12 @@ class SyncOptimizer(torch.optim.Optimizer):
         worker: parameters, memory and bookkeeping of this worker.
         rounds_skipped: rounds that failed or had nobody to pull to.
         skipped_steps: local steps left out by a ``GradScaler``.
-        left_out: how often each worker, by its id, was left out because its parameters, its loss or (where gradients are
-            averaged) its gradients were not finite.
+        left_out: how often each worker, by its id, was left out because its parameters, its loss or (where gradients
+            are averaged) its gradients were not finite.
         tell: plain values that this worker tells the others at the next roll call.
         after_round: called, if set, after every round that was committed, before anything else is done. With ``Ticket``
             it is the only place where all workers can save after the same round: a slow worker may go through several
             rounds in one step.
-        ticket_log: with ``Ticket``, the worker of every local step, in the order of the tickets.
 
     Raises:
         ValueError: for one worker (unless allowed), workers with other parameters, or a missing model or probe.
@@ -75,6 +76,8 @@ class SyncOptimizer(torch.optim.Optimizer):
 
     # GradScaler then calls ``step`` also where it found infinities, so that all workers count the same steps.
     _step_supports_amp_scaling: ClassVar[bool] = True
+    # What it found is set on the instance for the time of a step.
+    found_inf: Tensor | None = None
 
     def __init__(
         self,
@@ -87,14 +90,20 @@ class SyncOptimizer(torch.optim.Optimizer):
         probe: Callable[[nn.Module], Any] | None = None,
         allow_single_worker: bool = False,
         check_replicas_every: int = 100,
+        overlap: bool = False,
     ) -> None:
         # Optimizer.__init__ is not called: groups and state are those of ``optimizer``, and so are its step hooks.
         self.optimizer, self.strategy, self.trigger = optimizer, strategy, trigger or EverySteps(16)
         if strategy.needs_probe and (model is None or probe is None):
             missing = " and ".join(name for name, given in (("model", model), ("probe", probe)) if given is None)
             raise ValueError(
-                f"{strategy.name} measures gradients with a probe: pass {missing} to SyncOptimizer (a probe is a function "
-                "that computes the loss of one mini-batch with the model and calls backward)."
+                f"{strategy.name} measures gradients with a probe: pass {missing} to SyncOptimizer (a probe is a "
+                "function that computes the loss of one mini-batch with the model and calls backward)."
+            )
+        if overlap and not strategy.is_joint:
+            raise ValueError(
+                f'overlap=True needs rounds that do not depend on the local step: set order="joint", if '
+                f"{strategy.name} has that option."
             )
         if communicator is None:
             from adperception.optim.torch_communicator import TorchCommunicator
@@ -124,15 +133,16 @@ class SyncOptimizer(torch.optim.Optimizer):
         self.skipped_steps = 0
         self.left_out: Counter[int] = Counter()
         self.tell: dict[str, Any] = {}
+        self._turns = TicketTurns(self.trigger) if isinstance(self.trigger, Ticket) else None
+        self._overlap = overlap and not communicator.is_simulated
+        self._ahead: Background[bool] | None = None
+        self._kept_displacement: Tensor | None = None
         self.after_round: Callable[[], None] | None = None
-        self.ticket_log: list[int] = []
-        self._own_tickets: list[int] = []
-        self._has_ticket = False
-        self._ticket_base = 0
-        self._steps_since_round = 0
         self._swapped = False
         self._started = False
         self._sync_every = self.trigger.steps_per_round(len(workers))
+        self._averages_gradients = strategy.communicates_before_step
+        self._needs_loss, self._has_step_work = strategy.needs_loss, strategy.has_step_work
         if not communicator.is_simulated:
             communicator.run(self._start())
 
@@ -169,9 +179,7 @@ class SyncOptimizer(torch.optim.Optimizer):
         """As the local optimizer."""
         self.optimizer.zero_grad(set_to_none)
 
-    def step(
-        self, closure: Callable[[], Any] | None = None, *, loss: Tensor | float | None = None
-    ) -> Any:
+    def step(self, closure: Callable[[], Any] | None = None, *, loss: Tensor | float | None = None) -> Any:
         """One local step and, if it is due, a round.
 
         Args:
@@ -186,42 +194,54 @@ class SyncOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: if the strategy needs losses and got none.
         """
-        due = self.trigger.is_due(self.worker.steps + 1, len(self.members))
-        if not due and self._is_plain and not self._swapped:
-            return self._local_step(closure, loss)
-        return self._communicator.run(self.stepping(closure, loss=loss))
+        # Most steps go no further than this; it has to cost next to nothing (benchmarks/distributed_overhead.py).
+        steps = self.worker.steps
+        plain = self._started and not self._swapped and self._turns is None
+        if plain and self._averages_gradients:
+            plain = not self.strategy.wants_gradients(steps)
+        if plain and not self.trigger.is_due(steps + 1, len(self.members)):
+            result = self._local_step(closure, loss)
+        else:
+            result = self._communicator.run(self.stepping(closure, loss=loss))
+        if self._overlap:
+            self._begin_next_round()
+        return result
 
     def stepping(self, closure: Callable[[], Any] | None = None, *, loss: Tensor | float | None = None) -> Requests:
         """``step`` as a generator of requests, for ``Simulation``."""
         if self._swapped:
             raise RuntimeError("the consensus model is swapped in; leave consensus() before the next step.")
         yield from self.starting()
-        if isinstance(self.trigger, Ticket):
-            yield from self._until_local_ticket(self.trigger)
+        if self._turns is not None:
+            yield from self._until_turn(self._turns)
         steps = self.worker.steps + 1
         alone = self._is_alone
         due = not alone and self.trigger.is_due(steps, len(self.members))
         if not alone and self.strategy.wants_gradients(steps - 1):
             yield from self._averaged_gradients(closure)
-        joint = due and self.strategy.is_joint
+        joint, ahead = due and self.strategy.is_joint, self._ahead is not None
         if joint:
+            if self._ahead is not None:
+                joint, self._ahead = self._ahead.result(), None
             if loss is not None:
                 self.worker.losses.add(loss)
-            joint = yield from self._round(deferred=True)
+            if not ahead:
+                joint = yield from self._round(self._begin_round(), deferred=True)
+            self.worker.settle()
             result = self._local_step(closure, loss, noted=loss is not None)
         else:
             result = self._local_step(closure, loss)
         if joint:
             yield from self._finish_joint()
         elif due and not self.strategy.is_joint:
-            yield from self._round(deferred=False)
-        if isinstance(self.trigger, Ticket):
+            yield from self._round(self._begin_round(), deferred=False)
+        if self._turns is not None:
             # The next ticket is taken now: a worker that is to join a round should not keep the others waiting.
-            yield from self._until_local_ticket(self.trigger)
+            yield from self._until_turn(self._turns)
         return result
 
     def starting(self) -> Requests:
-        """What a ``TorchCommunicator`` does when ``SyncOptimizer`` is made, for ``Simulation``: start from equal values."""
+        """Start from equal values, for ``Simulation``; over a real communicator the constructor does it."""
         if not self._started:
             yield from self._start()
 
@@ -245,7 +265,7 @@ class SyncOptimizer(torch.optim.Optimizer):
             return
         moves = params.extend(fresh)
         self.worker.resize_extra(self.strategy.extra(len(self.worker.workers), len(params.segments)))
-        yield from self._same_start()
+        yield from same_start(self.worker, self.strategy)
         self.strategy.resized(self.worker, moves)
 
     # Saving and restoring.
@@ -263,19 +283,23 @@ class SyncOptimizer(torch.optim.Optimizer):
     def sync_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What belongs to strategy and trigger: tensors by name, and plain values."""
         worker = self.worker
-        if isinstance(self.trigger, Ticket) and self._steps_since_round:
+        if self._turns is not None and self._turns.steps_since_round:
             raise RuntimeError(
-                f"with the trigger Ticket a run can be saved right after a round only, and this worker has done "
-                f"{self._steps_since_round} local steps since the last one. Save in SyncOptimizer.after_round."
+                "with the trigger Ticket a run can be saved right after a round only, and this worker has done "
+                f"{self._turns.steps_since_round} local steps since the last one. Save in SyncOptimizer.after_round."
             )
         tensors = {f"state/{name}": tensor for name, tensor in worker.state.items()}
         tensors["losses"] = worker.losses.state()
+        ahead = self._ahead is not None and self._ahead.result()
+        if ahead and worker.displacement is not None:
+            tensors["displacement"] = worker.displacement
         values = {
             "strategy": self.strategy.name,
             "worker_id": worker.worker_id,
             "members": list(self.members),
             "workers": list(worker.workers),
             "steps": worker.steps,
+            "ahead": None if self._ahead is None else ahead,
             "rounds": worker.rounds,
             "rounds_skipped": self.rounds_skipped,
             "skipped_steps": self.skipped_steps,
@@ -302,8 +326,8 @@ class SyncOptimizer(torch.optim.Optimizer):
             found = tensors.get(f"state/{name}")
             if found is None or found.shape != tensor.shape:
                 raise ValueError(
-                    f'{self.strategy.name}: state "{name}" should have the shape {tuple(tensor.shape)}, the saved one has '
-                    f"{None if found is None else tuple(found.shape)}; it is of another model or other options."
+                    f'{self.strategy.name}: state "{name}" should have the shape {tuple(tensor.shape)}, the saved one '
+                    f"has {None if found is None else tuple(found.shape)}; it is of another model or other options."
                 )
         for name, tensor in worker.state.items():
             tensor.copy_(tensors[f"state/{name}"])
@@ -311,9 +335,12 @@ class SyncOptimizer(torch.optim.Optimizer):
         worker.steps, worker.rounds = values["steps"], values["rounds"]
         self.rounds_skipped, self.skipped_steps = values["rounds_skipped"], values["skipped_steps"]
         self.left_out = Counter({int(member): count for member, count in values["left_out"].items()})
-        self.ticket_log = list(values["ticket_log"])
-        self._own_tickets, self._has_ticket, self._ticket_base = [], False, len(self.ticket_log)
+        if self._turns is not None:
+            self._turns.begin_anew(list(values["ticket_log"]))
         worker.params.gather()
+        self.wait()
+        self._ahead = None if values["ahead"] is None else Background(lambda: bool(values["ahead"]))
+        worker.displacement = tensors.get("displacement")
         self._started = True
 
     def restart_from(self, parameters: Tensor) -> None:
@@ -326,14 +353,24 @@ class SyncOptimizer(torch.optim.Optimizer):
         self.strategy.start(self.worker)
 
     def skip_step(self) -> None:
-        """Count a step without an update (a loss that is not finite), so that this worker keeps its place in the rounds."""
+        """Count a step without an update, so that this worker keeps its place in the rounds."""
         self.found_inf = torch.ones(())
         try:
             self.step(loss=math.nan)
         finally:
             del self.found_inf
 
+    def wait(self) -> None:
+        """Until the communication that goes on in the background, if any, is done; before using the communicator."""
+        if self._ahead is not None:
+            self._ahead.result()
+
     # What can be looked at.
+
+    @property
+    def ticket_log(self) -> list[int]:
+        """With ``Ticket``, the worker of every local step up to the last round, in the order of the tickets."""
+        return [] if self._turns is None else self._turns.log
 
     @property
     def communicator(self) -> Communicator:
@@ -368,6 +405,9 @@ class SyncOptimizer(torch.optim.Optimizer):
     def swapping_in(self) -> Requests:
         """Put the consensus into the live parameters and keep the worker's own in the scratch memory."""
         yield from self.starting()
+        self.wait()
+        displacement = self.worker.displacement
+        self._kept_displacement = None if displacement is None else displacement.clone()
         self.worker.params.gather()
         self.worker.notes = yield RollCall(self._note({}))
         found = yield from self.strategy.consensus(self.worker)
@@ -383,6 +423,8 @@ class SyncOptimizer(torch.optim.Optimizer):
         if self._swapped:
             self._exchange()
             self._swapped = False
+            self.worker.displacement = self._kept_displacement
+            self._kept_displacement = None
 
     def _exchange(self) -> None:
         for live, kept in chunks(self.worker.vector, self.worker.scratch_vector):
@@ -397,17 +439,11 @@ class SyncOptimizer(torch.optim.Optimizer):
     def _is_alone(self) -> bool:
         return len(self.members) < 2 and not self.strategy.runs_alone
 
-    @property
-    def _is_plain(self) -> bool:
-        """Whether a step without a round needs no communication."""
-        plain = self._started and not isinstance(self.trigger, Ticket)
-        return plain and not self.strategy.wants_gradients(self.worker.steps)
-
     def _local_step(
         self, closure: Callable[[], Any] | None, loss: Tensor | float | None, *, noted: bool = False
     ) -> Any:
         worker = self.worker
-        if "found_inf" in self.__dict__ and self._skips_for_scaler():
+        if self.found_inf is not None and self._skips_for_scaler(self.found_inf):
             result = None
         else:
             result = self.optimizer.step() if closure is None else self.optimizer.step(closure)
@@ -416,22 +452,21 @@ class SyncOptimizer(torch.optim.Optimizer):
         if loss is not None and not noted:
             worker.losses.add(loss)
         worker.steps += 1
-        self._steps_since_round += 1
-        self._has_ticket = False
-        if not self._is_alone:
-            if loss is None and self.strategy.needs_loss:
-                raise ValueError(
-                    f"{self.strategy.name} elects leaders by their training loss: call step(loss=loss), or step(closure) "
-                    "with a closure that returns it."
-                )
-            if self.strategy.has_step_work:
-                self.strategy.after_step(worker, self._sync_every)
+        if self._turns is not None:
+            self._turns.step_made()
+        if loss is None and self._needs_loss and not self._is_alone:
+            raise ValueError(
+                f"{self.strategy.name} elects leaders by their training loss: call step(loss=loss), or "
+                "step(closure) with a closure that returns it."
+            )
+        if self._has_step_work and not self._is_alone:
+            self.strategy.after_step(worker, self._sync_every)
         return result
 
     @torch.no_grad()
-    def _skips_for_scaler(self) -> bool:
+    def _skips_for_scaler(self, found_inf: Tensor) -> bool:
         """Whether a GradScaler found infinities; otherwise gradients are unscaled, unless they are already."""
-        if float(self.found_inf):
+        if float(found_inf):
             self.skipped_steps += 1
             return True
         self._unscale()
@@ -469,17 +504,22 @@ class SyncOptimizer(torch.optim.Optimizer):
             return
 
     @torch.no_grad()
-    def _round(self, *, deferred: bool) -> Requests:
+    def _begin_round(self) -> Note:
+        """What this worker says at the roll call of a round."""
+        self.worker.params.gather()
+        self.worker.params.check(self._trainable())
+        return self._note(checksums(self.worker, self.strategy, self.check_replicas_every), elects=True)
+
+    @torch.no_grad()
+    def _round(self, note: Note, *, deferred: bool) -> Requests:
         """One round; the answer is whether it was committed."""
         worker = self.worker
-        worker.params.gather()
-        worker.params.check(self._trainable())
         worker.deferred = deferred
         try:
-            worker.notes = yield RollCall(self._note(self._checksums(), elects=True))
+            worker.notes = yield RollCall(note)
             worker.report = RoundReport(worker.members, _not_in(worker.healthy, worker.members))
-            self._compare_replicas()
-            yield from self._mend()
+            compare_replicas(worker, self.strategy)
+            yield from mend(worker)
             yield from self.strategy.round(worker)
         except RoundFailedError as error:
             worker.drop_displacement()
@@ -491,21 +531,11 @@ class SyncOptimizer(torch.optim.Optimizer):
         self._round_done()
         return True
 
-    def _mend(self) -> Requests:
-        """Workers whose parameters are not finite take over the rest of the model (buffers, averages) from a fit one.
-
-        What a forward pass of theirs updates is not finite either, and no round replaces it.
-        """
-        worker = self.worker
-        if worker.model is None or not worker.healthy or not worker.report.unhealthy:
-            return
-        in_rounds = {id(parameter) for parameter in worker.params.parameters}
-        others = [t for t in (*worker.model.parameters(), *worker.model.buffers()) if id(t) not in in_rounds]
-        received = yield from _of_worker(worker.healthy[0], others)
-        yield Commit()
-        if not worker.is_healthy:
-            for tensor, values in received:
-                tensor.copy_(values)
+    def _begin_next_round(self) -> None:
+        """If a round belongs to the next step, communicate from now on, while the caller computes the gradient."""
+        if not self._is_alone and self.trigger.is_due(self.worker.steps + 1, len(self.members)):
+            note = self._begin_round()  # in this thread, which then goes on to change losses and gradients
+            self._ahead = Background(lambda: bool(self._communicator.run(self._round(note, deferred=True))))
 
     @torch.no_grad()
     def _finish_joint(self) -> Requests:
@@ -521,115 +551,38 @@ class SyncOptimizer(torch.optim.Optimizer):
         worker = self.worker
         worker.params.scatter()
         worker.rounds += 1
-        self._steps_since_round = 0
         worker.losses.round_done()
         self.rounds_skipped += worker.report.skipped
         self.left_out.update(worker.report.unhealthy)
-        if isinstance(self.trigger, Ticket):
-            numbers = {n: member for member, note in worker.notes.items() for n in note.tell["tickets"]}
-            self.ticket_log.extend(numbers[n] for n in sorted(numbers))
-            self._own_tickets = []
+        if self._turns is not None:
+            self._turns.round_done(worker.notes)
         self._sync_every = self.trigger.steps_per_round(len(self.members))
         if self.after_round is not None:
             self.after_round()
 
     def _after_failure(self) -> None:
         self.rounds_skipped += 1
-        self._has_ticket = False
-        self._own_tickets = []
-        self._ticket_base = len(self.ticket_log)
+        if self._turns is not None:
+            self._turns.begin_anew(self._turns.log)
 
-    def _until_local_ticket(self, trigger: Ticket) -> Requests:
+    def _until_turn(self, turns: TicketTurns) -> Requests:
         """Take tickets until one allows a local step; join a round for every other one."""
-        while not self._has_ticket and not self._is_alone:
-            number = self._replayed(trigger)
-            if number is None:
-                ticket = yield TakeTicket()
-                if trigger.is_local(ticket, len(self.members)):
-                    number = self._ticket_base + trigger.local_number(ticket, len(self.members))
-            if number is None or number < 0:
-                yield from self._round(deferred=False)
-            else:
-                self._own_tickets.append(number)
-                self._has_ticket = True
-
-    def _replayed(self, trigger: Ticket) -> int | None:
-        """The next local step of this worker in the log that is replayed, -1 for a round, ``None`` where it ends."""
-        log, group = trigger.replay or (), trigger.steps * len(self.members)
-        begin = self.worker.rounds * group
-        if begin + group > len(log):
-            self._ticket_base = max(self._ticket_base, begin)
-            return None
-        after = self._own_tickets[-1] if self._own_tickets else begin - 1
-        own = (n for n in range(max(after + 1, begin), begin + group) if log[n] == self.worker.worker_id)
-        return next(own, -1)
+        while not turns.may_step and not self._is_alone:
+            if not (yield from turns.take(self.worker, self.members)):
+                yield from self._round(self._begin_round(), deferred=False)
 
     def _note(self, tell: dict[str, Any], *, elects: bool = False) -> Note:
-        if isinstance(self.trigger, Ticket):
-            tell["tickets"] = self._own_tickets
+        if self._turns is not None:
+            tell["tickets"] = self._turns.own
         loss = self.strategy.election_loss(self.worker) if elects else self.worker.losses.mean()
         return self.worker.note(loss, {**tell, **self.tell})
 
     # Workers that belong together.
 
     def _start(self) -> Requests:
-        yield from self._same_start()
+        yield from same_start(self.worker, self.strategy)
         self.strategy.start(self.worker)
         self._started = True
-
-    @torch.no_grad()
-    def _same_start(self) -> Requests:
-        """Compare names and shapes, then take over parameters and buffers of the first worker."""
-        worker = self.worker
-        worker.params.gather()
-        own = {"fingerprint": worker.params.fingerprint(), "tensors": len(worker.params.segments)}
-        notes = yield RollCall(self._note({**own, "elements": worker.params.numel, "strategy": repr(self.strategy)}))
-        worker.notes = notes
-        self._compare_workers()
-        first = worker.members[0]
-        worker.scratch_vector.copy_(worker.vector)
-        yield Broadcast(worker.scratch_vector, first)
-        received = yield from _of_worker(first, [] if worker.model is None else worker.model.buffers())
-        yield Commit()
-        worker.vector.copy_(worker.scratch_vector)
-        worker.params.scatter()
-        for buffer, values in received:
-            buffer.copy_(values)
-
-    def _compare_workers(self) -> None:
-        notes = self.worker.notes
-        mine = notes[self.worker.worker_id].tell
-        for member, note in notes.items():
-            if note.tell["fingerprint"] != mine["fingerprint"]:
-                raise ValueError(
-                    f"worker {self.worker.worker_id} trains {mine['tensors']} tensors with {mine['elements']} elements, "
-                    f"worker {member} {note.tell['tensors']} with {note.tell['elements']}; names, shapes, precision and "
-                    "memory order must be the same on all workers. Build the same model and optimizer on each."
-                )
-            if note.tell["strategy"] != mine["strategy"]:
-                raise ValueError(
-                    f"worker {self.worker.worker_id} uses {mine['strategy']}, worker {member} {note.tell['strategy']}. "
-                    "Give all workers the same options."
-                )
-
-    def _checksums(self) -> dict[str, Any]:
-        every = self.check_replicas_every
-        if not every or not self.strategy.replicated or (self.worker.rounds + 1) % every:
-            return {}
-        state = self.worker.state
-        return {"checksums": {name: checksum(state[name]) for name in self.strategy.replicated if name in state}}
-
-    def _compare_replicas(self) -> None:
-        found = {member: note.tell.get("checksums") for member, note in self.worker.notes.items()}
-        sums = list(found.values())
-        if any(value != sums[0] for value in sums):
-            usual = max(sums, key=sums.count)
-            different = [member for member, value in found.items() if value != usual]
-            raise RuntimeError(
-                f"{self.strategy.name}: what all workers should hold alike ({', '.join(self.strategy.replicated)}) differs "
-                f"on worker {different} in round {self.worker.rounds + 1}. Memory was damaged, or a worker resumed from "
-                "another checkpoint; resume all workers from one."
-            )
 
     def _trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         """Names and parameters of the local optimizer that require a gradient, shared ones once."""
@@ -639,14 +592,6 @@ class SyncOptimizer(torch.optim.Optimizer):
                 if parameter.requires_grad and id(parameter) not in seen:
                     seen.add(id(parameter))
                     yield self._names.get(id(parameter), f"group {number}, parameter {position}"), parameter
-
-
-def _of_worker(root: int, tensors: Iterable[Tensor]) -> Requests:
-    """Pairs of each tensor and what worker ``root`` has there."""
-    received = [(tensor, tensor.detach().clone().contiguous()) for tensor in tensors if tensor.numel()]
-    for _, values in received:
-        yield Broadcast(values.view(-1), root)
-    return received
 
 
 def _not_in(some: Sequence[int], of: Sequence[int]) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from adperception.optim.agreement import name_workers
+from adperception.optim.agreement import fingerprint
 from adperception.optim.bounded_calls import BoundedCalls
-from adperception.optim.checksum import checksum
 from adperception.optim.collectives import (
     AllReduce,
     Broadcast,
@@ -33,8 +32,8 @@ from adperception.optim.collectives import (
     RoundFailedError,
     TakeTicket,
 )
-from adperception.optim.communication_errors import CommunicatorError, ReplicasDifferError, StoreLostError
-from adperception.optim.membership import LostWorker, Membership
+from adperception.optim.communication_errors import CommunicatorError, StoreLostError
+from adperception.optim.membership import LostWorker, Membership, own_connection
 from adperception.optim.process_groups import ProcessGroups
 from adperception.optim.request_checks import check_request
 from adperception.optim.traffic import sent_bytes
@@ -50,16 +49,18 @@ _made: Counter[tuple[str, tuple[int, ...], int]] = Counter()
 class TorchCommunicator:
     """One worker's end of the communication.
 
-    Without arguments it serves all ranks of ``torch.distributed``, over its store. With ``store``, ``worker_id`` and
-    ``workers`` it needs no initialised ``torch.distributed``: for workers that each run under a launcher of their own,
-    over a ``TCPStore`` in a process of its own (``tools/store.py``) that outlives them.
+    Without arguments it serves all ranks of ``torch.distributed``, over its store, which ends with the launcher that
+    hosts it, or with rank 0. With ``store``, ``worker_id`` and ``workers`` it needs no initialised
+    ``torch.distributed``: for workers that each run under a launcher of their own, over a ``TCPStore`` in a process of
+    its own (``tools/store.py``) that outlives them.
 
     All workers make their communicators in the same order, with the same options. A call of ``run`` that raises a
     ``CommunicatorError`` is the last one.
 
     Args:
         group: the ranks that take part; ``None``: all. Only says who; its own collectives are untouched.
-        store: where workers agree; a new one for each run, or with another ``name``.
+        store: where workers agree; a new one for each run, or with another ``name``. No other thread may wait in this
+            object, which makes its owner's rounds wait too.
         worker_id: this worker, one of ``workers``.
         workers: all worker ids, or how many there are.
         round_timeout_seconds: how long to wait for others in a roll call, in a collective and in a vote. It has to be
@@ -110,6 +111,7 @@ class TorchCommunicator:
             raise ValueError('on_failure="regroup" needs backend="gloo": NCCL ends processes whose peers are lost')
         if store is None:
             store, worker_id, ids, found = _of_torch_distributed(group, worker_id, workers)
+            store = _connected(store, start_timeout_seconds)
             backend = backend or ("gloo" if on_failure == "regroup" else found)
         else:
             worker_id, ids = _of_arguments(group, worker_id, workers)
@@ -124,8 +126,8 @@ class TorchCommunicator:
         self.last_round_seconds = 0.0
         self.total_round_seconds = 0.0
         self._membership = Membership(
-            _own_connection(store, start_timeout_seconds) if len(ids) > 1 else store,
-            f"{name}/{'_'.join(map(str, ids))}/{made}",
+            store,
+            f"{name}/{fingerprint(ids)}/{made}",
             worker_id,
             ids,
             round_timeout_seconds=round_timeout_seconds,
@@ -189,31 +191,6 @@ class TorchCommunicator:
             self.last_round_seconds = time.perf_counter() - start
             self.total_round_seconds += self.last_round_seconds
 
-    def replicas_agree(self, tensors: Mapping[str, Tensor]) -> None:
-        """Check that tensors have the same bits on all members, which all call it at the same place.
-
-        Args:
-            tensors: contiguous tensors by name, the same names on all.
-
-        Raises:
-            ReplicasDifferError: names the tensors, and the workers that differ from most others.
-        """
-        own = {name: checksum(tensor) for name, tensor in tensors.items()}
-        found = self.run(_tell_checksums(own))
-        different = []
-        for name in sorted(set().union(*found.values())):
-            values = {worker: checksums.get(name) for worker, checksums in found.items()}
-            usual = Counter(values.values()).most_common(1)[0][0]
-            others = [worker for worker, value in values.items() if value != usual]
-            if others:
-                different.append(f"{name} on {name_workers(others)}")
-        if different:
-            raise ReplicasDifferError(
-                f"after {self.rounds_committed} rounds, not the same bits as on most of {name_workers(list(found))}: "
-                f"{'; '.join(different)}. Something changed them outside of committed rounds, or the machines compute "
-                "differently. Go back to the last checkpoint."
-            )
-
     def _answer(self, request: Request) -> Any:
         if self._membership.ended is not None:
             raise self._membership.ended
@@ -262,22 +239,14 @@ class TorchCommunicator:
         self._membership.fail(reason, start)
 
 
-def _tell_checksums(checksums: dict[str, int]) -> Requests:
-    notes: dict[int, Note] = yield RollCall(Note(tell=checksums))
-    return {worker: note.tell for worker, note in notes.items()}
-
-
-def _own_connection(store: Store, limit_seconds: float) -> Store:
-    """A connection of one's own, where torch can make one: a thread that waits in a store blocks all others in it."""
-    if not hasattr(store, "clone"):
-        return store
+def _connected(store: Store, limit_seconds: float) -> Store:
+    """A connection of one's own: a thread that waits in a store blocks all others in it."""
     try:
-        connection: Store = BoundedCalls()(store.clone, limit_seconds)
+        return BoundedCalls()(lambda: own_connection(store), limit_seconds)
     except (TimeoutError, dist.DistNetworkError) as error:
         raise StoreLostError(
             f"the store cannot be reached: {error}. It has to run (tools/store.py) all the time."
         ) from error
-    return connection
 
 
 def _of_torch_distributed(

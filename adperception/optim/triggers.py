@@ -74,8 +74,8 @@ class EverySamples(Trigger):
 class Ticket(Trigger):
     """Semi-asynchronous: a round after so many local steps of all workers together, whoever did them.
 
-    Before every mini-batch a worker takes a number n from one counter. With G = ``steps`` times M: if n mod (G + M) < G it
-    trains, otherwise it joins the round that all M workers come to. Fast workers train more between two rounds, and
+    Before every mini-batch a worker takes a number n from one counter. With G = ``steps`` times M: if n mod (G + M) < G
+    it trains, otherwise it joins the round that all M workers come to. Fast workers train more between two rounds, and
     nobody computes with stale parameters. The released servers and threads do exactly this (Teng et al., 2019).
 
     The numbers depend on speed, so a run is not repeatable by itself; ``SyncOptimizer.ticket_log`` holds them, and

@@ -82,6 +82,7 @@ class Worker:
         self.report = RoundReport()
         self.deferred = False
         self._displaced = False
+        self._restart: Tensor | None = None
         self._distance = math.nan
         self._extra = extra
         self._scratch: Tensor | None = None
@@ -203,14 +204,25 @@ class Worker:
         self._displaced = True
 
     def restart(self, target: Tensor) -> None:
-        """Put the parameters onto ``target`` and forget the local optimizer's momentum."""
-        self.vector.copy_(target)
+        """Put the parameters onto ``target``, without momentum; in a joint round ``settle`` does it later."""
+        self._restart = target
+        if not self.deferred:
+            self._restart_now()
+
+    def settle(self) -> None:
+        """Before the local step of a joint round: restart, if need be, and drop gradients of what is gone."""
+        if self._restart is not None:
+            self._restart_now()
+            for parameter in self.params.parameters:
+                parameter.grad = None
+
+    def _restart_now(self) -> None:
+        assert self._restart is not None
+        self.vector.copy_(self._restart)
+        self._restart = None
         self.optimizer.state.clear()
         self.losses.clear()
         self.report.restarted = True
-        if self.deferred:  # the gradients at hand are of the parameters that are gone
-            for parameter in self.params.parameters:
-                parameter.grad = None
 
     def apply_displacement(self) -> None:
         """After the local step of a joint round: the pulls that were computed before it."""
@@ -221,6 +233,18 @@ class Worker:
     def drop_displacement(self) -> None:
         """Forget pulls that were not committed."""
         self._displaced = False
+        self._restart = None
+
+    @property
+    def displacement(self) -> Tensor | None:
+        """(P,), pulls that were computed ahead of the local step that they belong to."""
+        return self.scratch_vector if self._displaced else None
+
+    @displacement.setter
+    def displacement(self, values: Tensor | None) -> None:
+        self._displaced = values is not None
+        if values is not None:
+            self.scratch_vector.copy_(values)
 
 
 def squared_distance(first: Tensor, second: Tensor) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ def read_log(path: str | Path) -> TrainingLog:
 
 
 def pretraining_curve_groups(log: TrainingLog) -> list[CurveGroup]:
-    """The groups to show for a run: loss, terms of the loss, collapse monitor, probes, learning rate, as logged."""
+    """The groups to show for a run: loss, its terms, collapse monitor, probes, learning rate, rounds, as logged."""
     names = log.names()
     terms = tuple((name, name.removeprefix("loss_").replace("_", " ")) for name in names if name.startswith("loss_"))
     groups = [
@@ -146,8 +147,29 @@ def pretraining_curve_groups(log: TrainingLog) -> list[CurveGroup]:
         ),
         PRETRAINING_CURVES[2],
         CurveGroup("Learning rate", "learning rate", (("learning_rate", "learning rate"), ("lr", "learning rate"))),
+        *_round_groups(names),
     ]
     return [group for group in groups if any(name in names for name, _ in group.curves)]
+
+
+def _round_groups(names: Sequence[str]) -> list[CurveGroup]:
+    """What a run logs whose processes train apart and meet in rounds."""
+    leaders = tuple((name, name.replace("_", " ")) for name in names if re.fullmatch(r"leader_\d+", name))
+    weights = tuple((name, name.replace("_", " ")) for name in names if re.fullmatch(r"weight_\d+", name))
+    return [
+        CurveGroup(
+            "Rounds: disagreement of the workers",
+            "squared distance",
+            (("disagreement", "to what they are pulled to, mean over workers"),),
+            limits=(0, None),
+        ),
+        CurveGroup("Rounds: sent", "bytes", (("bytes_sent", "by the first worker, so far"),), limits=(0, None)),
+        CurveGroup("Rounds: duration", "seconds", (("round_seconds", "waiting included"),), limits=(0, None)),
+        CurveGroup(
+            "Rounds: count", "rounds", (("rounds", "done"), ("rounds_skipped", "skipped"), *leaders), limits=(0, None)
+        ),
+        CurveGroup("Rounds: weight of each worker", "weight", weights, limits=(0, None)),
+    ]
 
 
 def draw_curves(axes: Any, log: TrainingLog, group: CurveGroup) -> None:

@@ -31,6 +31,7 @@ def trainer(folder, model, done=True):
         dataset=ToyFrames(3),
         order=SimpleNamespace(steps_per_epoch=3, effective_batch=1),
         progress=Progress(step=9),
+        sync=None,
     )
 
 
@@ -76,6 +77,13 @@ def test_other_models_get_curves(tmp_path):
     write_log(tmp_path)
     RunReport([make_batch(0)]).after_run(trainer(tmp_path, ToyModel(width=2)))
     assert [path.name for path in (tmp_path / "panels").iterdir()] == ["training_curves.png"]
+
+
+def test_runs_with_rounds_get_a_picture_of_them(tmp_path):
+    record = {"kind": "train", "step": 5, "loss": 0.5, "rounds": 2, "rounds_skipped": 0, "workers": 2, "bytes_sent": 9}
+    (tmp_path / "log.jsonl").write_text(json.dumps(record) + "\n")
+    RunReport(None).after_run(trainer(tmp_path, ToyModel(width=2)))
+    assert sorted(path.name for path in (tmp_path / "panels").iterdir()) == ["rounds.png", "training_curves.png"]
 
 
 def test_an_interrupted_run_gets_no_report_and_a_broken_log_does_not_fail_the_run(tmp_path, capsys):

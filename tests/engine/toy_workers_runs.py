@@ -51,10 +51,9 @@ def _run(worker: int, count: int, run: Run) -> dict[str, Any]:
 
     options = {key: value for key, value in run.items() if key not in ("config", "work_dir", "port")}
     address = StoreAddress("127.0.0.1", run["port"], worker, count)
+    chosen = RunOptions(Path(run["work_dir"]), device="cpu", address=address, **options)
     try:
-        trainer = train(
-            load_config(Path(run["config"])), RunOptions(Path(run["work_dir"]), device="cpu", address=address, **options)
-        )
+        trainer = train(load_config(Path(run["config"])), chosen)
     except (ValueError, RuntimeError) as error:
         return {"error": f"{type(error).__name__}: {error}"}
     assert trainer.sync is not None

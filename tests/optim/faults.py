@@ -2,9 +2,9 @@
 
 Processes are forked from a server that has imported torch, so that one starts within some 50 ms::
 
-    with WorkerPool() as pool:
-        outcomes = pool.run(work, 3, timeout_seconds=10)           # work(place, *arguments) in 3 processes
-        outcomes[1].returned, outcomes[2].exit_code
+    pool = WorkerPool()
+    outcomes = pool.run(work, 3, timeout_seconds=10)  # work(place, *arguments) in 3 processes
+    outcomes[1].returned, outcomes[2].exit_code
 
     def work(place: Place) -> list[float]:
         communicator = place.communicator(round_timeout_seconds=1.0, on_failure="regroup")
@@ -20,6 +20,7 @@ import faulthandler
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 import traceback
@@ -68,6 +69,16 @@ class Place:
         return TorchCommunicator(store=store, worker_id=self.worker_id, workers=self.workers, **options)
 
 
+def new_store() -> dist.TCPStore:
+    """A store in this process.
+
+    It listens on an IPv4 socket: on its own, IPv6 one it asks name servers about 127.0.0.1 whenever a worker connects.
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    return dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
+
+
 @dataclass
 class Outcome:
     """What became of a worker.
@@ -88,13 +99,16 @@ class Outcome:
 class WorkerPool:
     """Starts worker processes. Made once, used many times.
 
+    Args:
+        preload: modules that the server of the first pool of this process imports before it forks.
+
     Attributes:
         store: the store of the last ``run``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, preload: Sequence[str] = PRELOADED) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(PRELOADED)
+        self._context.set_forkserver_preload(list(preload))
         self.store: dist.TCPStore
 
     def run(
@@ -116,7 +130,7 @@ class WorkerPool:
             port: of a store that is there already; ``None``: a new one.
         """
         if port is None:
-            self.store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+            self.store = new_store()
             port = self.store.port
         start = time.monotonic()
         outcomes = [Outcome() for _ in range(workers)]

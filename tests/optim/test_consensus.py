@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -58,8 +59,10 @@ def team(strategy: Strategy, workers: int = 3) -> tuple[Simulation, list[Twin], 
     return simulation, models, syncs
 
 
-def swap(simulation: Simulation, models: list[Twin], syncs: list[SyncOptimizer], recalibrate: object = None) -> list[ConsensusSwap]:
-    swaps = [ConsensusSwap(s, m, recalibrate) for s, m in zip(syncs, models, strict=True)]  # type: ignore[arg-type]
+def swap(
+    simulation: Simulation, models: list[Twin], syncs: list[SyncOptimizer], recalibrate: Any = None
+) -> list[ConsensusSwap]:
+    swaps = [ConsensusSwap(s, m, recalibrate) for s, m in zip(syncs, models, strict=True)]
     simulation.run([each.entering() for each in swaps])
     return swaps
 
@@ -77,10 +80,8 @@ def test_consensus_goes_in_and_out(strategy: Strategy) -> None:
     mean = torch.stack([state["online.0.weight"] for state in own]).mean(0)
     center = syncs[0].worker.state.get("center")
     if center is not None:
-        mean = syncs[0].worker.params.views(center)[0]
-        mean = dict(zip([s.name for s in syncs[0].worker.params.segments], syncs[0].worker.params.views(center), strict=True))[
-            "online.0.weight"
-        ]
+        params = syncs[0].worker.params
+        mean = dict(zip((s.name for s in params.segments), params.views(center), strict=True))["online.0.weight"]
     torch.testing.assert_close(models[0].online[0].weight.detach(), mean)
     with pytest.raises(RuntimeError, match="the consensus model is swapped in"):
         simulation.run([sync.stepping(loss=0.0) for sync in syncs])

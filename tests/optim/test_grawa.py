@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from adperception.optim.grawa import GradientWeighted
 from adperception.optim.gradient_norms import NormAverage
+from adperception.optim.grawa import GradientWeighted
 from adperception.optim.lgrawa import LGRAWA
 from adperception.optim.mgrawa import MGRAWA
 from adperception.optim.triggers import EverySteps

@@ -161,6 +161,6 @@ def test_options_are_checked() -> None:
         LSGD(pull=-0.1)
     with pytest.raises(ValueError, match=r"LSGD: groups=2 does not divide 3 workers"):
         ToyWorkers(LSGD(groups=2), [[0.0]] * 3)
+    workers = ToyWorkers(LSGD(), [[0.0]] * 2)
     with pytest.raises(ValueError, match="LSGD elects leaders by their training loss"):
-        workers = ToyWorkers(LSGD(), [[0.0]] * 2)
         workers.simulation.run([sync.stepping() for sync in workers.syncs])

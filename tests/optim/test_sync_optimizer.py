@@ -51,7 +51,8 @@ OFF = [
 ALL: list[Strategy] = [
     EASGD(), EASGD(order="joint"), LSGD(), LSGD(order="joint"), LSGD(groups=2, global_every=2), MGRAWA(), LGRAWA(),
     MGRAWA(norm_source="online"), LGRAWA(norm_source="online"), DPSGD(), DPSGD(order="joint"), MATCHA(), ALDSGD(),
-    ALDSGD(order="joint"), LocalSGD(), PostLocalSGD(local_from_step=3), SlowMo(), DiLoCo(), DPPF(push=0.01), DataParallel(),
+    ALDSGD(order="joint"), LocalSGD(), PostLocalSGD(local_from_step=3), SlowMo(), DiLoCo(), DPPF(push=0.01),
+    DataParallel(),
 ]  # fmt: skip
 
 
@@ -148,11 +149,11 @@ def test_a_strategy_turned_off_is_the_plain_optimizer_to_the_bit(strategy: Strat
         assert_same(found, plain(worker, 5))
 
 
-@pytest.mark.parametrize("strategy", [DPSGD(), ALDSGD(), MATCHA(), LocalSGD(), SlowMo(), DiLoCo(), DataParallel()], ids=repr)
+@pytest.mark.parametrize(
+    "strategy", [DPSGD(), ALDSGD(), MATCHA(), LocalSGD(), SlowMo(), DiLoCo(), PostLocalSGD(local_from_step=0)], ids=repr
+)
 def test_a_strategy_without_strength_is_off_before_its_first_round(strategy: Strategy) -> None:
     """Those whose rounds cannot be turned off by an option: between rounds they are the plain optimizer."""
-    if isinstance(strategy, DataParallel):
-        strategy = PostLocalSGD(local_from_step=0)
     team = Team(strategy, trigger=EverySteps(10))
     team.train(5)
     for worker, found in enumerate(team.parameters()):
@@ -195,9 +196,9 @@ def test_state_of_another_run_is_refused() -> None:
     team = Team(EASGD())
     team.train(2)
     states = [sync.state_dict() for sync in team.syncs]
-    with pytest.raises(ValueError, match=r"the saved state is of EASGD as worker 1 of \[0, 1, 2, 3\]; this is EASGD as worker 0"):
+    with pytest.raises(ValueError, match=r"is of EASGD as worker 1 of \[0, 1, 2, 3\]; this is EASGD as worker 0"):
         Team(EASGD()).syncs[0].load_state_dict(states[1])
-    with pytest.raises(ValueError, match="the saved state is of EASGD .* this is LSGD"):
+    with pytest.raises(ValueError, match=r"the saved state is of EASGD .* this is LSGD"):
         Team(LSGD()).syncs[0].load_state_dict(states[0])
     with pytest.raises(ValueError, match=r"as worker 0 of \[0, 1\]\. Resume with the same strategy and workers"):
         Team(EASGD(), workers=2).syncs[0].load_state_dict(states[0])
@@ -213,15 +214,16 @@ def test_replicated_state_is_the_same_everywhere_and_compared() -> None:
     team = Team(EASGD(), check_replicas_every=2)
     team.train(2)
     team.syncs[2].worker.state["center"][3] += 1e-6
-    with pytest.raises(RuntimeError, match=r"EASGD: what all workers should hold alike \(center\) differs on worker \[2\] in round 2"):
+    with pytest.raises(RuntimeError, match=r"should hold alike \(center\) differs on worker \[2\] in round 2"):
         team.train(2)
 
 
 def test_workers_must_be_alike() -> None:
     simulation = Simulation(2)
+    local, elastic = (LocalSGD(), LocalSGD()), (EASGD(), EASGD(pull=0.1))
     for models, strategies, message in (
-        ((nn.Linear(3, 2), nn.Linear(3, 4)), (LocalSGD(), LocalSGD()), "worker 0 trains 2 tensors with .* elements, worker 1"),
-        ((nn.Linear(3, 2), nn.Linear(3, 2)), (EASGD(), EASGD(pull=0.1)), r"worker 0 uses EASGD\(pull=0.43.*worker 1 EASGD\(pull=0.1"),
+        ((nn.Linear(3, 2), nn.Linear(3, 4)), local, "worker 0 trains 2 tensors with .* elements, worker 1"),
+        ((nn.Linear(3, 2), nn.Linear(3, 2)), elastic, r"worker 0 uses EASGD\(pull=0.43.*worker 1 EASGD\(pull=0.1"),
     ):
         syncs = [
             SyncOptimizer(sgd(m.parameters()), s, model=m, communicator=c)
@@ -273,8 +275,11 @@ def test_scheduler_clipping_and_accumulation() -> None:
 
 def test_a_step_counts_once_with_many_closures() -> None:
     workers = ToyWorkers(
-        LSGD(pull=0.5, proximal=0), [[1.0], [2.0]], trigger=EverySteps(2), optimizer=lambda p: SAM(torch.optim.SGD(p, lr=0.1), rho=0.1)
-    )  # fmt: skip
+        LSGD(pull=0.5, proximal=0),
+        [[1.0], [2.0]],
+        trigger=EverySteps(2),
+        optimizer=lambda p: SAM(torch.optim.SGD(p, lr=0.1), rho=0.1),
+    )
     workers.step(4, closures=True)
     assert [(s.worker.steps, s.worker.rounds) for s in workers.syncs] == [(4, 2)] * 2
 
@@ -304,7 +309,11 @@ def test_grad_scaler_keeps_workers_in_step(strategy: Strategy) -> None:
                 model[0].grad.fill_(torch.inf)
             # What GradScaler.step does, but for the call of step, which a simulation makes.
             calls: list[Any] = []
-            sync.step = lambda *a, calls=calls, **k: calls.append((sync.found_inf, sync.grad_scale))  # type: ignore[method-assign]
+
+            def note(*arguments: Any, sync: Any = sync, calls: list[Any] = calls, **options: Any) -> None:
+                calls.append((sync.found_inf, sync.grad_scale))
+
+            sync.step = note  # type: ignore[method-assign]
             scaler.step(sync)
             del sync.step
             sync.found_inf, sync.grad_scale = calls[0]  # type: ignore[attr-defined]
@@ -356,7 +365,8 @@ def test_tied_and_frozen_parameters() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.first, self.second, self.frozen = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(2, 2).requires_grad_(False)
+            self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+            self.frozen = nn.Linear(2, 2).requires_grad_(False)
             self.second.weight = self.first.weight
 
     simulation = Simulation(2)
@@ -401,15 +411,16 @@ def test_parameters_added_and_unfrozen_later(strategy: Strategy) -> None:
 def test_parameters_with_other_memory_are_noticed() -> None:
     team = Team(LocalSGD(), trigger=EverySteps(1))
     team.models[1][0].weight.data = team.models[1][0].weight.data.clone()
-    with pytest.raises(RuntimeError, match='parameter "0.weight" got other memory after SyncOptimizer was made'):
+    with pytest.raises(RuntimeError, match=r'parameter "0\.weight" got other memory after SyncOptimizer was made'):
         team.train(1)
 
 
 def test_channels_last_parameters_keep_their_memory_order() -> None:
     model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
     expected = model.weight.detach().clone()
+    communicator = Simulation(1).communicators[0]
     sync = SyncOptimizer(
-        sgd(model.parameters()), LocalSGD(), model=model, communicator=Simulation(1).communicators[0], allow_single_worker=True
+        sgd(model.parameters()), LocalSGD(), model=model, communicator=communicator, allow_single_worker=True
     )
     assert model.weight.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(model.weight, expected)
@@ -491,7 +502,9 @@ def test_every_samples() -> None:
         EverySamples(0, 8)
 
 
-@pytest.mark.parametrize(("group", "workers", "expected"), [(4, 4, "LLLLDDDDLLLLDDDD"), (12, 3, "L" * 12 + "DDD" + "L")])
+@pytest.mark.parametrize(
+    ("group", "workers", "expected"), [(4, 4, "LLLLDDDDLLLLDDDD"), (12, 3, "L" * 12 + "DDD" + "L")]
+)
 def test_tickets(group: int, workers: int, expected: str) -> None:
     trigger = Ticket(group // workers)
     assert "".join("L" if trigger.is_local(n, workers) else "D" for n in range(len(expected))) == expected

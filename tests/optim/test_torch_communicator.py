@@ -18,7 +18,6 @@ from adperception.optim.collectives import AllReduce, Broadcast, Commit, Mix, No
 from adperception.optim.communication_errors import (
     CommunicatorError,
     ExcludedError,
-    ReplicasDifferError,
     StoreLostError,
     WorkersLostError,
 )
@@ -296,15 +295,19 @@ def test_lost_worker_is_an_error_by_default(pool: WorkerPool, fault: Kill, messa
 
 def rounds_until_the_store_is_lost(place: Place, pid: int, how: int) -> tuple[str, float]:
     communicator = place.communicator(round_timeout_seconds=1.0, on_failure="regroup")
-    for _ in range(3):
-        communicator.run(sum_round(1.0))
-    time.sleep(0.1 * place.worker_id)
-    start = time.monotonic()
-    if place.worker_id == 0:
-        os.kill(pid, how)
+    begin = time.monotonic()
+
+    def rounds() -> None:
+        nonlocal begin
+        for i in range(100):
+            communicator.run(sum_round(1.0))
+            begin = time.monotonic()
+            if i == 2 and place.worker_id == 0:
+                os.kill(pid, how)
+
     with pytest.raises(StoreLostError) as caught:
-        communicator.run(sum_round(1.0))
-    return str(caught.value), time.monotonic() - start
+        rounds()
+    return str(caught.value), time.monotonic() - begin
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
@@ -343,7 +346,7 @@ def empty_round() -> Requests:
 
 def test_store_does_not_grow(pool: WorkerPool) -> None:
     for keys, _ in returned(pool.run(many_rounds, 3)):
-        assert keys[0] == keys[1]
+        assert keys[1] <= keys[0] + 4  # the others may be a round ahead or behind
 
 
 def side_by_side(place: Place) -> Any:
@@ -380,23 +383,6 @@ def over_torch_distributed(place: Place) -> Any:
 def test_groups_of_torch_distributed(pool: WorkerPool) -> None:
     whole, pair = ([0, 1, 2], 111.0), ([0, 2], 101.0)
     assert returned(pool.run(over_torch_distributed, 3)) == [[whole, pair, 3.0], [whole, 3.0], [whole, pair, 3.0]]
-
-
-def replicas(place: Place) -> str:
-    communicator = place.communicator(round_timeout_seconds=3.0)
-    same, centre = torch.arange(7.0), torch.full((300_000,), float("nan"))
-    communicator.replicas_agree({"centre": centre, "anchor": same})
-    if place.worker_id == 1:
-        centre.view(torch.int32)[299_999] += 1  # another NaN
-    with pytest.raises(ReplicasDifferError) as caught:
-        communicator.replicas_agree({"centre": centre, "anchor": same})
-    communicator.run(sum_round(1.0))
-    return str(caught.value)
-
-
-def test_replicas_that_differ_are_named(pool: WorkerPool) -> None:
-    for message in returned(pool.run(replicas, 3)):
-        assert "most of workers 0, 1, 2: centre on worker 1. Something" in message
 
 
 def differing_options(place: Place) -> None:

@@ -55,6 +55,20 @@ def test_only_logged_groups_are_chosen(log_file):
     assert titles == ["Loss", "Terms of the training loss", "Collapse monitor: effective rank", "Learning rate"]
 
 
+def test_rounds_of_workers_are_shown(log_file):
+    log_file.write_text(
+        '{"step": 1, "rounds": 2, "disagreement": 0.1, "leader_0": 1, "leader_11": 1, "weight_0": 0.5}\n'
+    )
+    curves = {group.title: group.curves for group in pretraining_curve_groups(read_log(log_file))}
+    assert list(curves) == [
+        "Rounds: disagreement of the workers",
+        "Rounds: count",
+        "Rounds: weight of each worker",
+    ]
+    assert [name for name, _ in curves["Rounds: count"]] == ["rounds", "rounds_skipped", "leader_0", "leader_11"]
+    assert curves["Rounds: weight of each worker"] == (("weight_0", "weight 0"),)
+
+
 def test_axes_show_the_values_with_labels(log_file):
     axes = new_figure(4, 3).subplots()
     group = CurveGroup("Loss", "loss", (("loss", "training"), ("absent", "nothing"), ("val_loss", "validation")))

@@ -39,6 +39,8 @@ class ProgressBar(Hook):
             f"({train.batch_size} per pass x {train.accumulate_steps} passes x {order.world_size} processes), "
             f"{order.frames:,} frames, {order.steps_per_epoch:,} steps per epoch, on {trainer.processes.device}"
         )
+        if trainer.sync is not None:
+            say(trainer.sync.describe())
         if sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -56,10 +58,10 @@ class ProgressBar(Hook):
         left = _duration(per_step * (trainer.total_steps - step))
         if self._bar is not None:
             self._bar.update(1)
-            self._bar.set_postfix_str(f"loss {float(outcome.loss):.4g}", refresh=False)
+            self._bar.set_postfix_str(f"loss {_own_loss(trainer, outcome):.4g}", refresh=False)
         elif step % trainer.settings.log.every_steps == 0 or self._steps == 1 or trainer.is_done:
             say(
-                f"step {step}/{trainer.total_steps}  loss {float(outcome.loss):.4g}  "
+                f"step {step}/{trainer.total_steps}  loss {_own_loss(trainer, outcome):.4g}  "
                 f"learning rate {outcome.learning_rate:.3g}  {per_step:.2f} s/step  {left} left"
             )
         if self._steps == _MEASURED_STEPS:
@@ -79,6 +81,11 @@ class ProgressBar(Hook):
         took = _duration(time.perf_counter() - self._start)
         skipped = trainer.progress.skipped_steps
         note = f", {skipped} steps skipped because of non-finite values" if skipped else ""
+        if trainer.sync is not None:
+            totals = trainer.sync.totals()
+            sent = totals["bytes_sent"] / 2**20
+            rounds = f"{totals['rounds']} rounds, {totals['rounds_skipped']} skipped"
+            say(f"{rounds}; this worker sent {sent:,.1f} MiB in them")
         say(f"done: step {step} of {trainer.total_steps} after {took}{note}; results in {trainer.work_dir}")
 
     def _summarise(self, trainer: Trainer, left: str) -> None:
@@ -97,6 +104,12 @@ class ProgressBar(Hook):
                 f"advice: {share:.0%} of the time is spent waiting for data; raise train.workers (now {workers}), or "
                 "put the data on a faster disk."
             )
+
+
+def _own_loss(trainer: Trainer, outcome: StepOutcome) -> float:
+    """Mean over this process's frames of the step; where gradients are averaged, ``loss`` is only its part of all."""
+    share = sum(micro_batch.share for micro_batch in outcome.micro_batches) if trainer.sync is None else 1.0
+    return float(outcome.loss) / share
 
 
 def _duration(seconds: float) -> str:

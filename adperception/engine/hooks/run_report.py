@@ -29,6 +29,7 @@ from adperception.structures import LidarBatch
 from adperception.visualization.detections_bev import detections_picture
 from adperception.visualization.pretraining_panel import write_run_pictures
 from adperception.visualization.radar_panel import write_radar_pictures
+from adperception.visualization.rounds_plot import has_rounds, write_rounds
 from adperception.visualization.training_curves import TrainingLog, read_log, write_training_curves
 
 __all__ = ["RunReport", "before_and_after"]
@@ -65,12 +66,15 @@ class RunReport(Hook):
             metadata = {**describe_weights(trainer), "batch_norm_statistics": statistics}
             write_tensors(weights, model.state_dict(), metadata)
             say(f"wrote {write_results(trainer)}")
-            table = before_and_after(read_log(log_path))
+            log = read_log(log_path)
+            table = before_and_after(log)
             if table:
                 say("\n" + table + "\n")
             say(f"wrote {weights} (batch-norm statistics: {statistics})")
             for path in self._pictures(trainer, model, log_path, folder):
                 say(f"wrote {path}")
+            if has_rounds(log):
+                say(f"wrote {write_rounds(log_path, folder / 'rounds.png')}")
         except (ValueError, OSError) as error:
             say(f"the run is complete and saved, but its report is not: {error}")
 
