@@ -64,10 +64,10 @@ RUNS = {
     "second_local_sgd": (SECOND, "LocalSGD"),
     "erase_net_easgd": (ERASE_NET, "EASGD"),
 }
-LIMIT_SECONDS = 300.0
+LIMIT_SECONDS = 500.0
 LAST = "checkpoints/step_00000004"
 
-pytestmark = pytest.mark.multi_process
+pytestmark = [pytest.mark.multi_process, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
