@@ -19,8 +19,8 @@ from adperception.optim.time_model import CommunicationTime, Link
 
 __all__ = ["Costs", "Hardware", "costs_per_steps", "costs_until"]
 
-_ROUNDS = 16
-"""Over which costs are averaged: graphs that change at random differ from round to round."""
+_WORKER_ROUNDS = 1024
+"""Rounds times workers over which costs are averaged: graphs that change at random differ from round to round."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def costs_per_steps(
 ) -> Costs:
     """Costs of ``steps`` steps in the long run; arguments as ``costs_until``."""
     # In a method that communicates in every step, every step is a round.
-    simulated = _ROUNDS if strategy.wants_gradients(NEVER) else _ROUNDS * sync_every
+    rounds = max(4, min(16, _WORKER_ROUNDS // workers))
+    simulated = rounds if strategy.wants_gradients(NEVER) else rounds * sync_every
     (found,) = costs_until(strategy, workers, sync_every, parameters, hardware, [simulated])
     return Costs(found.seconds * steps / simulated, found.bytes_sent * steps / simulated)
 
@@ -146,15 +147,22 @@ class _Charged:
 
     def __init__(self, cost: CommunicationTime, elements: int, free_control: bool) -> None:
         self._cost, self._elements, self._free_control = cost, elements, free_control
+        self._known: dict[tuple[object, ...], float] = {}
         self.stand_in = 0
 
     def seconds(self, request: Request, workers: int) -> float:
         if self._free_control and isinstance(request, (RollCall, Commit)):
             return 0.0
-        return self._cost.seconds(self._real(request), workers)
+        name = (*_name(request), workers)
+        if name not in self._known:
+            self._known[name] = self._cost.seconds(self._real(request), workers)
+        return self._known[name]
 
     def bytes_sent(self, request: Request, workers: int, worker_id: int) -> float:
-        return self._cost.bytes_sent(self._real(request), workers, worker_id)
+        name = (*_name(request), workers, worker_id)
+        if name not in self._known:
+            self._known[name] = self._cost.bytes_sent(self._real(request), workers, worker_id)
+        return self._known[name]
 
     def _real(self, request: Request) -> Request:
         if isinstance(request, (AllReduce, Broadcast)):
@@ -164,3 +172,14 @@ class _Charged:
     def _longer(self, tensor: Tensor) -> Tensor:
         """A tensor without memory; what travels with the parameters (weights, counts) is kept."""
         return torch.empty(tensor.numel() - self.stand_in + self._elements, dtype=tensor.dtype, device="meta")
+
+
+def _name(request: Request) -> tuple[object, ...]:
+    """What the cost of a request depends on."""
+    if isinstance(request, AllReduce):
+        return AllReduce, request.tensor.numel(), request.tensor.dtype
+    if isinstance(request, Broadcast):
+        return Broadcast, request.tensor.numel(), request.tensor.dtype, request.root, request.among
+    if isinstance(request, Mix):
+        return Mix, request.source.numel(), request.source.dtype, len(request.neighbours)
+    return (type(request),)

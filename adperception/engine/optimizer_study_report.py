@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adperception.engine.communication_plan import Hardware
-from adperception.engine.optimizer_methods import REFERENCE
+from adperception.engine.optimizer_methods import METHODS, REFERENCE
 from adperception.engine.optimizer_study_plan import Purpose
 from adperception.engine.optimizer_study_results import SHARE_OF_BYTES, Entry, StudyResults, collect_results
 from adperception.engine.results import write_json
@@ -124,7 +124,24 @@ def _main_table(results: StudyResults, sharding: Sharding) -> list[str]:
             f"| {method} | {entry.setting} | {_score(results, entry)} | {_difference(results, entry.difference)} | "
             f"{entry.verdict or ''} | {share} | {entry.seconds:.3g} | {_yes_no(entry.keeps_up)} |"
         )
+    edges = [_edges(entry) for entry in results.entries("tuned", sharding)]
+    if any(edges):
+        lines += [
+            "",
+            f"At the edge of the grid, so that a better value may lie outside: {'; '.join(filter(None, edges))}.",
+        ]
     return lines
+
+
+def _edges(entry: Entry) -> str:
+    """Strengths at an end of their grid; 0 and 1 are no ends that could be passed."""
+    grid = METHODS[entry.method].options
+    found = [
+        f"{name} {value:g}"
+        for name, value in entry.setting.options
+        if len(grid[name]) > 1 and value in (min(grid[name]), max(grid[name])) and value not in (0, 1)
+    ]
+    return f"{entry.method} ({', '.join(found)})" if found else ""
 
 
 def _details_table(results: StudyResults, sharding: Sharding) -> list[str]:
