@@ -5,7 +5,7 @@ build computes correct results. Rulebooks and the dense output map count on both
 are taken within a turn, so that a change of the machine's speed hits both.
 
     pip install spconv==2.3.8
-    python benchmarks/sparse_conv.py --scan path/to/kitti/training/velodyne_reduced/000008.bin
+    python benchmarks/sparse_conv_cpu.py --scan path/to/kitti/training/velodyne_reduced/000008.bin
 """
 
 from __future__ import annotations
