@@ -7,6 +7,7 @@ a GPU's settings: clocks are read, never set.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import importlib.metadata
 import json
@@ -42,6 +43,8 @@ __all__ = [
     "time_in_turns",
     "versions",
 ]
+
+Context = Callable[[], contextlib.AbstractContextManager[Any]]
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Precisions by name; ``tf32`` is float32 whose products may be rounded to TF32."""
@@ -284,6 +287,7 @@ def time_in_turns(
     flush: bool = False,
     wall: bool = False,
     deadline: Deadline | None = None,
+    contexts: Mapping[str, Context] | None = None,
 ) -> Timings:
     """Time cases that take turns, so that a change of the device's speed hits all of them.
 
@@ -296,16 +300,18 @@ def time_in_turns(
         calls: timed calls per turn; a turn's figure is their median, or their mean with ``wall``.
         warm_up: calls that are not counted, before everything else.
         flush: overwrite the GPU's second-level cache before every call.
-        wall: the time of the whole turn by the clock on the wall, between two synchronisations, so that calls overlap as
-            in a training loop; otherwise CUDA events around every call (on a CPU the clock).
+        wall: the time of the whole turn by the clock on the wall, between two synchronisations, so that calls overlap
+            as in a training loop; otherwise CUDA events around every call (on a CPU the clock).
+        contexts: what to enter around a case's calls, by name; entering it is not timed.
         deadline: no further turn begins after it, but each case gets one.
     """
-    timings = Timings()
+    timings, contexts = Timings(), contexts or {}
     scratch = _cache_filler(device) if flush else None
     for name, run in cases.items():
         try:
-            for _ in range(warm_up):
-                run()
+            with contexts.get(name, contextlib.nullcontext)():
+                for _ in range(warm_up):
+                    run()
             _synchronise(device)
             timings.seconds[name] = []
         except Exception as error:
@@ -317,7 +323,8 @@ def time_in_turns(
         for name in list(timings.seconds):
             try:
                 time_once = _time_by_wall if wall else _time_calls
-                timings.seconds[name].append(time_once(cases[name], device, calls, scratch))
+                with contexts.get(name, contextlib.nullcontext)():
+                    timings.seconds[name].append(time_once(cases[name], device, calls, scratch))
             except Exception as error:
                 timings.failures[name] = _first_line(error)
                 del timings.seconds[name]
@@ -411,8 +418,6 @@ def ceilings(device: torch.device, *, small: bool = False) -> dict[str, float]:
         seconds = timings.median(name)
         if seconds is not None:
             found[f"{name}_operations_per_second"] = 2 * edge**3 / seconds
-    del source, target, cases
-    free_memory(device)
     return found
 
 

@@ -1,8 +1,8 @@
 """AD-L-JEPA's step as the released code makes it: what our step is measured against.
 
 The same weights, the same losses (``tests/benchmarks/test_upstream_step.py`` compares them on the CPU), made the way
-the release makes them: spconv in float32, PyTorch's defaults (cuDNN may use TF32), everything eager, maps in NCHW, masks
-built on the device from the unique rows of the voxels' cells, boolean indexing, the variance terms sample by sample,
+the release makes them: spconv in float32, PyTorch's defaults (cuDNN may use TF32), all eager, maps in NCHW, masks built
+on the device from the unique rows of the voxels' cells, boolean indexing, the variance terms sample by sample,
 every logged scalar read by the host, Adam behind a loop that decays parameter after parameter, and the moving average
 parameter after parameter. The tokens collect gradients that nobody uses, and the target branch is not detached from
 them, as there.

@@ -1,0 +1,144 @@
+"""Training steps of SECOND and CenterPoint on a GPU: samples per second and peak memory, bf16 against float32 spconv.
+
+    python benchmarks/train_step.py --json train_step.json
+    python benchmarks/train_step.py --device cpu --small         # only to see that it runs
+
+``second_kitti`` and ``centerpoint_waymo`` at batch 16, simulated labelled frames, the engine's own step. The float32 step
+on spconv has PyTorch's defaults (cuDNN may use TF32). All cases of a model take turns in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from gpu_timing import Deadline, Report, Timings, add_options, free_memory, memory_of, time_in_turns
+from simulated_batches import kitti_frames, waymo_frames
+from training_steps import EngineStep, host_reads, missing_settings, own_backend, upstream_backend
+
+from adperception.zoo import load_model_config
+
+BF16, FLOAT32, SPCONV = "ours, bf16", "ours, float32", "spconv, float32"
+MODELS = {"SECOND": "second_kitti", "CenterPoint": "centerpoint_waymo"}
+SMALL = {"SECOND": "second_tiny", "CenterPoint": "centerpoint_waymo"}
+FASTER, SAMPLES_PER_SECOND = 2.0, 40.0
+
+
+def main() -> int:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser, turns=5)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--steps", type=int, default=4, help="steps of a case in every turn")
+    arguments = parser.parse_args()
+    device, small = torch.device(arguments.device), arguments.small
+    report = Report("train_step", device, small)
+    deadline = Deadline(arguments.seconds)
+    batch_size = 2 if small else 16
+    print(
+        f"{'training step, batch ' + str(batch_size):34} {'samples/s':>9} {'ms':>9} {'(min..max)':>19} {'peak MiB':>9}"
+    )
+    for model in arguments.models:
+        if deadline.left < 0:
+            report.leave_out(model, "out of time")
+            continue
+        timings = measure(model, batch_size, device, report, arguments, deadline)
+        if model == "SECOND":
+            judge(report, timings, batch_size)
+        free_memory(device)
+    report.finish(arguments.json)
+    return 0
+
+
+def measure(
+    model: str, batch_size: int, device: torch.device, report: Report, arguments: argparse.Namespace, deadline: Deadline
+) -> Timings:
+    """All cases of one model."""
+    small = arguments.small
+    config = load_model_config((SMALL if small else MODELS)[model]).values
+    options: dict[str, Any] = {}
+    if small and model == "CenterPoint":  # the zoo has no small one
+        options = {"point_cloud_range": [-12.8, -12.8, -2.0, 12.8, 12.8, 4.0], "bev_filters": [16, 16]}
+        options |= {"bev_layers": [1, 1], "bev_upsample_filters": [16, 16]}
+    if config["train_dataset"]["type"] == "Waymo":
+        frames = waymo_frames(config["train_dataset"], batch_size, small=small)
+    else:
+        frames = kitti_frames(config["train_dataset"], 2 * batch_size, small=small)
+    cases = make_cases(model, config, options, frames, batch_size, device, report)
+    memory = {name: memory_of(make, device) for name, make in cases.items()}
+    steps = {name: make() for name, make in cases.items()}
+    timings = time_in_turns(
+        steps,
+        device,
+        turns=arguments.turns,
+        calls=1 if small else arguments.steps,
+        warm_up=1 if small else 5,
+        wall=True,
+        deadline=deadline,
+    )
+    for name, error in timings.failures.items():
+        report.leave_out(f"{model}, {name}", error)
+    for name in timings.seconds:
+        reads = host_reads(steps[name])
+        row = {
+            "model": model,
+            "config": (SMALL if small else MODELS)[model],
+            "case": name,
+            "batch_size": batch_size,
+            "samples_per_second": batch_size / statistics.median(timings.seconds[name]),
+            "step_ms": timings.summary(name),
+            "peak_memory_mib": memory[name],
+            "phases_ms": steps[name].phases(1 if small else 5),
+            "host_reads": None if reads is None else reads[0],
+        }
+        report.rows.append(row)
+        step = row["step_ms"]
+        spread = f"({step['min']:.1f}..{step['max']:.1f})"
+        peak = "-" if memory[name] is None else f"{memory[name]:.0f}"
+        print(f"{model + ', ' + name:34} {row['samples_per_second']:9.1f} {step['median']:9.1f} {spread:>19} {peak:>9}")
+    return timings
+
+
+def make_cases(
+    model: str,
+    config: Mapping[str, Any],
+    options: Mapping[str, Any],
+    frames: list[Any],
+    batch_size: int,
+    device: torch.device,
+    report: Report,
+) -> dict[str, Callable[[], EngineStep]]:
+    """How to build each step, by name."""
+
+    def engine(backend: str, train: Mapping[str, Any]) -> Callable[[], EngineStep]:
+        return lambda: EngineStep(
+            config, frames, batch_size, device, backend=backend, train=train, model={**config["model"], **options}
+        )
+
+    cases: dict[str, Callable[[], EngineStep]] = {}
+    if missing := missing_settings("amp"):
+        report.leave_out(f"{model}, {BF16}", f"this version has no train.{missing[0]}")
+    else:
+        cases[BF16] = engine(own_backend(device), {"amp": "bf16"})
+    cases[FLOAT32] = engine(own_backend(device), {})
+    if upstream_backend(device) == "spconv":
+        cases[SPCONV] = engine("spconv", {})
+    else:
+        report.leave_out(f"{model}, {SPCONV}", "spconv cannot be used here")
+    return cases
+
+
+def judge(report: Report, timings: Timings, batch_size: int) -> None:
+    """Hold SECOND's figures against what has to be reached."""
+    report.judge(4, f"SECOND, samples per second, {BF16} over {SPCONV}", timings.ratio(SPCONV, BF16), FASTER)
+    seconds = timings.median(BF16)
+    value = None if seconds is None else batch_size / seconds
+    report.judge(4, f"SECOND, samples per second, {BF16}", value, SAMPLES_PER_SECOND)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
