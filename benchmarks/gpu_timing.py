@@ -119,6 +119,7 @@ class Report:
         benchmark: name of the script.
         device: the device measured on.
         small: whether sizes were tiny.
+        path: of the JSON file; ``None``: none is written. What is known so far is there at any time.
         rows: one mapping per line of its table.
         verdicts: figures against limits.
         left_out: what was not measured, and why.
@@ -129,6 +130,7 @@ class Report:
     benchmark: str
     device: torch.device
     small: bool
+    path: Path | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -137,6 +139,7 @@ class Report:
 
     def __post_init__(self) -> None:
         self._clocks = [clocks(self.device)]
+        self._description, self._versions = describe_device(self.device), versions()
         self._start = time.monotonic()
 
     @property
@@ -144,37 +147,50 @@ class Report:
         """Whether verdicts mean anything: full sizes on a GPU."""
         return self.device.type == "cuda" and not self.small
 
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a line."""
+        self.rows.append(row)
+        self._write(finished=False)
+
     def judge(self, point: int, claim: str, value: float | None, limit: float, *, at_least: bool = True) -> None:
         """Add a verdict."""
         self.verdicts.append(Verdict(point, claim, value, limit, at_least, self.counts))
+        self._write(finished=False)
 
     def leave_out(self, what: str, why: object) -> None:
         """Note, and say, that something is not measured."""
         self.left_out.append(f"{what}: {why}")
         print(f"left out: {what}: {why}", flush=True)
 
-    def finish(self, path: Path | None) -> None:
-        """Print notes and verdicts; write the file if ``path`` is given."""
+    def finish(self) -> None:
+        """Print notes and verdicts; the file is whole."""
         for note in self.notes:
             print(note)
         for verdict in self.verdicts:
             print(verdict)
-        if path is None:
+        self._clocks.append(clocks(self.device))
+        self._write(finished=True)
+
+    def _write(self, finished: bool) -> None:
+        if self.path is None:
             return
         content = {
             "benchmark": self.benchmark,
+            "finished": finished,
             "small": self.small,
             "seconds": round(time.monotonic() - self._start, 1),
-            "device": describe_device(self.device),
-            "clocks": [*self._clocks, clocks(self.device)],
-            "versions": versions(),
+            "device": self._description,
+            "clocks": self._clocks,
+            "versions": self._versions,
             "rows": self.rows,
             "verdicts": [{**asdict(verdict), "status": verdict.status} for verdict in self.verdicts],
             "left_out": self.left_out,
             "notes": self.notes,
             **self.extra,
         }
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        unfinished = self.path.with_suffix(".tmp")
+        unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        unfinished.replace(self.path)
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:

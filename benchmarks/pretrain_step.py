@@ -11,19 +11,17 @@ run, several steps at a time, and ratios are taken turn by turn. Peak memory is 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from gpu_timing import Deadline, Report, Timings, add_options, free_memory, memory_of, time_in_turns
+from gpu_timing import Deadline, Report, Timings, add_options, free_memory
 from simulated_batches import kitti_dataset, kitti_frames
+from step_table import Step, measure_steps, print_header
 from training_steps import (
     EngineStep,
-    PhaseClock,
     cudnn_tf32,
-    host_reads,
     missing_settings,
     own_backend,
     share_of_waiting,
@@ -34,8 +32,6 @@ from upstream_step import UpstreamStep
 from adperception.models.pretrain.ad_l_jepa import ADLJEPA
 from adperception.registry import MODELS, build
 from adperception.zoo import load_model_config
-
-Step = Callable[..., torch.Tensor]
 
 BF16, FLOAT32 = "ours, bf16", "ours, float32"
 UPSTREAM, UPSTREAM_NO_TF32 = "upstream's, float32", "upstream's, float32, no TF32"
@@ -49,31 +45,19 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=5, help="steps of a case in every turn")
     arguments = parser.parse_args()
     device, small = torch.device(arguments.device), arguments.small
-    report = Report("pretrain_step", device, small)
+    report = Report("pretrain_step", device, small, arguments.json)
     deadline = Deadline(arguments.seconds)
     batch_size = 2 if small else 16
     config = load_model_config("ad_l_jepa_tiny" if small else "ad_l_jepa_kitti").values
     frames = kitti_frames(config["train_dataset"], 2 * batch_size, small=small)
     cases = make_cases(config, frames, batch_size, device, report)
-    memory = {name: memory_of(make, device) for name, make in cases.items()}
-    steps = {name: make() for name, make in cases.items()}
-    timings = time_in_turns(
-        steps,
-        device,
-        turns=arguments.turns,
-        calls=1 if small else arguments.steps,
-        warm_up=1 if small else 6,
-        wall=True,
-        deadline=deadline,
+    print_header("AD-L-JEPA step")
+    timings, steps = measure_steps(
+        cases, batch_size, device, report, arguments, deadline, config="ad_l_jepa_kitti" if not small else "small"
     )
-    for name, error in timings.failures.items():
-        report.leave_out(name, error)
-    for name in timings.seconds:
-        report.rows.append(describe(name, steps[name], timings, memory[name], batch_size, device, small))
-    print_table(report)
     measure_waiting(report, steps, config, device, small)
-    judge(report, timings, memory)
-    report.finish(arguments.json)
+    judge(report, timings)
+    report.finish()
     return 0
 
 
@@ -115,52 +99,6 @@ def make_cases(
     return cases
 
 
-def describe(
-    name: str, step: Step, timings: Timings, memory: float | None, batch_size: int, device: torch.device, small: bool
-) -> dict[str, Any]:
-    """One line of the table."""
-    seconds = statistics.median(timings.seconds[name])
-    reads = host_reads(step)
-    return {
-        "case": name,
-        "samples_per_second": batch_size / seconds,
-        "step_ms": timings.summary(name),
-        "peak_memory_mib": memory,
-        "phases_ms": phases_of(step, device, 1 if small else 5),
-        "host_reads": None if reads is None else reads[0],
-        "host_read_places": None if reads is None else reads[1],
-    }
-
-
-def phases_of(step: Step, device: torch.device, calls: int) -> dict[str, float]:
-    """Milliseconds of every phase, medians over some steps."""
-    if isinstance(step, EngineStep):
-        return step.phases(calls)
-    found = []
-    for _ in range(calls):
-        clock = PhaseClock(device)
-        clock.mark("start")
-        step(mark=clock.mark)
-        found.append(clock.milliseconds())
-    return {phase: statistics.median(one[phase] for one in found) for phase in found[0]}
-
-
-def print_table(report: Report) -> None:
-    """The table of all steps."""
-    phases = ("copy", "forward", "backward", "checks", "optimizer", "after step")
-    print(f"{'AD-L-JEPA step':30} {'samples/s':>9} {'ms':>8} {'(min..max)':>17} {'peak MiB':>9}", end="")
-    print("".join(f"{phase:>11}" for phase in phases), f"{'reads':>6}")
-    for row in report.rows:
-        step = row["step_ms"]
-        spread = f"({step['min']:.1f}..{step['max']:.1f})"
-        memory = "-" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}"
-        print(
-            f"{row['case']:30} {row['samples_per_second']:9.1f} {step['median']:8.1f} {spread:>17} {memory:>9}", end=""
-        )
-        print("".join(f"{row['phases_ms'].get(phase, 0):11.2f}" for phase in phases), end="")
-        print(f" {'-' if row['host_reads'] is None else row['host_reads']:>6}")
-
-
 def measure_waiting(
     report: Report, steps: Mapping[str, Step], config: Mapping[str, Any], device: torch.device, small: bool
 ) -> None:
@@ -179,8 +117,9 @@ def measure_waiting(
     free_memory(device)
 
 
-def judge(report: Report, timings: Timings, memory: Mapping[str, float | None]) -> None:
+def judge(report: Report, timings: Timings) -> None:
     """Hold ratios against what has to be reached."""
+    memory = {row["case"]: row["peak_memory_mib"] for row in report.rows}
     report.judge(3, f"samples per second, {BF16} over {UPSTREAM}", timings.ratio(UPSTREAM, BF16), SPEED)
     mine, theirs = memory.get(BF16), memory.get(UPSTREAM)
     share = None if mine is None or not theirs else mine / theirs

@@ -8,6 +8,7 @@ training.
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -118,14 +119,16 @@ def waymo_frames(section: Mapping[str, Any], frames: int, *, small: bool = False
 
 
 def radar_frames(frames: int, moments: int, radar: str = "carrada") -> list[RadarFrame]:
-    """Labelled frames of one simulated recording, each with the moments before it.
+    """Labelled frames of one simulated recording, each with the moments before it; at least half show an object.
 
     Args:
         frames: how many.
         moments: cubes of each.
         radar: a preset: ``"carrada"`` with 256 x 256 x 64 cells, ``"carrada_small"`` with 64 x 64 x 16.
     """
-    recording = list(RadarSequence(1, frames + moments - 1, radar))
+    sequences = (RadarSequence(seed, frames + moments - 1, radar) for seed in itertools.count())
+    sequence = next(s for s in sequences if sum(bool(s[i].instances) for i in range(moments - 1, len(s))) * 2 >= frames)
+    recording = list(sequence)
     magnitudes = [np.abs(one.cube.values).astype(np.float32) for one in recording]
     made = []
     for number in range(frames):

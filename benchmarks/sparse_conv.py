@@ -64,7 +64,7 @@ def main() -> int:
     device = torch.device(arguments.device)
     measurement = Measurement(device, arguments)
     measurement.run()
-    measurement.report.finish(arguments.json)
+    measurement.report.finish()
     return 0
 
 
@@ -79,7 +79,7 @@ class Measurement:
     def __init__(self, device: torch.device, arguments: argparse.Namespace) -> None:
         self.device, self.small = device, arguments.small
         self.turns, self.calls = arguments.turns, 1 if arguments.small else arguments.calls
-        self.report = Report("sparse_conv", device, arguments.small)
+        self.report = Report("sparse_conv", device, arguments.small, arguments.json)
         self.deadline = Deadline(arguments.seconds)
         self.roofs = ceilings(device, small=arguments.small)
         everything = available_conditions(device)
@@ -171,7 +171,7 @@ class Measurement:
                 "training_ms": both,
                 "peak_memory_mib": memory[name],
             }
-            self.report.rows.append(row)
+            self.report.add(row)
             spread = f"({both['min']:.3f}..{both['max']:.3f})"
             peak = "-" if memory[name] is None else f"{memory[name]:.0f}"
             print(f"{name:20} {1e3 * (forward or 0):11.3f} {both['median']:22.3f} {spread:>19} {peak:>9}")
@@ -217,7 +217,7 @@ class Measurement:
             shares = {w: None if t is None else (2 if w == "backward" else 1) * least / t for w, t in medians.items()}
             with_rulebook = medians["forward with rulebook"]
             rulebook = None if with_rulebook is None else with_rulebook - medians["forward"]
-            self.report.rows.append(
+            self.report.add(
                 {
                     "what": "layer",
                     "backbone": backbone,
@@ -256,7 +256,7 @@ class Measurement:
                         self.report.leave_out(f"accuracy of {backend} {precision}, {case.title}", error)
                         continue
                     names = ("output", "input gradient", "weight gradient")
-                    self.report.rows.append(
+                    self.report.add(
                         {
                             "what": "accuracy",
                             "backbone": backbone,

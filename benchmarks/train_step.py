@@ -3,22 +3,22 @@
     python benchmarks/train_step.py --json train_step.json
     python benchmarks/train_step.py --device cpu --small         # only to see that it runs
 
-``second_kitti`` and ``centerpoint_waymo`` at batch 16, simulated labelled frames, the engine's own step. The float32 step
-on spconv has PyTorch's defaults (cuDNN may use TF32). All cases of a model take turns in one run.
+``second_kitti`` and ``centerpoint_waymo`` at batch 16, simulated labelled frames, the engine's own step. The float32
+step on spconv has PyTorch's defaults (cuDNN may use TF32). All cases of a model take turns in one run.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from gpu_timing import Deadline, Report, Timings, add_options, free_memory, memory_of, time_in_turns
+from gpu_timing import Deadline, Report, Timings, add_options, free_memory
 from simulated_batches import kitti_frames, waymo_frames
-from training_steps import EngineStep, host_reads, missing_settings, own_backend, upstream_backend
+from step_table import measure_steps, print_header
+from training_steps import EngineStep, missing_settings, own_backend, upstream_backend
 
 from adperception.zoo import load_model_config
 
@@ -36,12 +36,10 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=4, help="steps of a case in every turn")
     arguments = parser.parse_args()
     device, small = torch.device(arguments.device), arguments.small
-    report = Report("train_step", device, small)
+    report = Report("train_step", device, small, arguments.json)
     deadline = Deadline(arguments.seconds)
     batch_size = 2 if small else 16
-    print(
-        f"{'training step, batch ' + str(batch_size):34} {'samples/s':>9} {'ms':>9} {'(min..max)':>19} {'peak MiB':>9}"
-    )
+    print_header(f"training step, batch {batch_size}")
     for model in arguments.models:
         if deadline.left < 0:
             report.leave_out(model, "out of time")
@@ -50,7 +48,7 @@ def main() -> int:
         if model == "SECOND":
             judge(report, timings, batch_size)
         free_memory(device)
-    report.finish(arguments.json)
+    report.finish()
     return 0
 
 
@@ -69,37 +67,16 @@ def measure(
     else:
         frames = kitti_frames(config["train_dataset"], 2 * batch_size, small=small)
     cases = make_cases(model, config, options, frames, batch_size, device, report)
-    memory = {name: memory_of(make, device) for name, make in cases.items()}
-    steps = {name: make() for name, make in cases.items()}
-    timings = time_in_turns(
-        steps,
+    timings, _ = measure_steps(
+        cases,
+        batch_size,
         device,
-        turns=arguments.turns,
-        calls=1 if small else arguments.steps,
-        warm_up=1 if small else 5,
-        wall=True,
-        deadline=deadline,
+        report,
+        arguments,
+        deadline,
+        model=model,
+        config=(SMALL if small else MODELS)[model],
     )
-    for name, error in timings.failures.items():
-        report.leave_out(f"{model}, {name}", error)
-    for name in timings.seconds:
-        reads = host_reads(steps[name])
-        row = {
-            "model": model,
-            "config": (SMALL if small else MODELS)[model],
-            "case": name,
-            "batch_size": batch_size,
-            "samples_per_second": batch_size / statistics.median(timings.seconds[name]),
-            "step_ms": timings.summary(name),
-            "peak_memory_mib": memory[name],
-            "phases_ms": steps[name].phases(1 if small else 5),
-            "host_reads": None if reads is None else reads[0],
-        }
-        report.rows.append(row)
-        step = row["step_ms"]
-        spread = f"({step['min']:.1f}..{step['max']:.1f})"
-        peak = "-" if memory[name] is None else f"{memory[name]:.0f}"
-        print(f"{model + ', ' + name:34} {row['samples_per_second']:9.1f} {step['median']:9.1f} {spread:>19} {peak:>9}")
     return timings
 
 
