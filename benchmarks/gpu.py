@@ -3,8 +3,8 @@
     python benchmarks/gpu.py --minutes 8 --out gpu_benchmarks
 
 The GPU tests, then the block sizes of the Triton kernels, then the benchmarks, what matters most first. Each runs in a
-process of its own with a limit; one that exceeds it is ended, and what it had measured by then is kept. ``--out`` gets a
-JSON file and a log of each, ``report.md`` with all verdicts and tables, and ``summary.json``. Exit code: 0 if every
+process of its own with a limit; one that exceeds it is ended, and what it had measured by then is kept. ``--out`` gets
+a JSON file and a log of each, ``report.md`` with all verdicts and tables, and ``summary.json``. Exit code: 0 if every
 verdict is a pass, 1 otherwise.
 
 ``--device cpu --small`` goes through all of it with tiny sizes, to see that it runs.
@@ -69,7 +69,9 @@ def main() -> int:
     """Parse the command line, run all jobs, write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=8.0, help="the whole may take")
-    parser.add_argument("--out", type=Path, default=Path("gpu_benchmarks"), help="folder for everything that is written")
+    parser.add_argument(
+        "--out", type=Path, default=Path("gpu_benchmarks"), help="folder for everything that is written"
+    )
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--small", action="store_true", help="tiny sizes: only to see that everything runs")
     arguments = parser.parse_args()

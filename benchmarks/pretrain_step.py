@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from gpu_timing import Deadline, Report, Timings, add_options, free_memory
-from simulated_batches import kitti_dataset, kitti_frames
+from simulated_batches import SMALL_RANGE, kitti_dataset, kitti_frames
 from step_table import Step, measure_steps, print_header
 from training_steps import (
     EngineStep,
@@ -48,12 +48,14 @@ def main() -> int:
     report = Report("pretrain_step", device, small, arguments.json)
     deadline = Deadline(arguments.seconds)
     batch_size = 2 if small else 16
-    config = load_model_config("ad_l_jepa_tiny" if small else "ad_l_jepa_kitti").values
+    config: Mapping[str, Any] = load_model_config("ad_l_jepa_tiny" if small else "ad_l_jepa_kitti").values
+    if small:
+        config = {**config, "model": {**config["model"], "point_cloud_range": SMALL_RANGE}}
     frames = kitti_frames(config["train_dataset"], 2 * batch_size, small=small)
     cases = make_cases(config, frames, batch_size, device, report)
     print_header("AD-L-JEPA step")
     timings, steps = measure_steps(
-        cases, batch_size, device, report, arguments, deadline, config="ad_l_jepa_kitti" if not small else "small"
+        cases, batch_size, device, report, arguments, deadline, config="ad_l_jepa_tiny" if small else "ad_l_jepa_kitti"
     )
     measure_waiting(report, steps, config, device, small)
     judge(report, timings)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,19 @@ from adperception.simulation.simulate_kitti import SimulateKitti
 from adperception.simulation.simulate_waymo import car_lasers, simulate_segment
 from adperception.structures import LidarFrame, PointCloud, RadarFrame, RadarViews
 
-__all__ = ["Frames", "cache_folder", "kitti_dataset", "kitti_frames", "kitti_tree", "radar_frames", "waymo_frames"]
+__all__ = [
+    "SMALL_RANGE",
+    "Frames",
+    "cache_folder",
+    "kitti_dataset",
+    "kitti_frames",
+    "kitti_tree",
+    "radar_frames",
+    "waymo_frames",
+]
+
+SMALL_RANGE = [0.0, -6.4, -3.0, 12.8, 6.4, 1.0]
+"""Metres, of small runs on KITTI frames."""
 
 WAYMO_CHANNELS = ("x", "y", "z", "intensity", "elongation")
 
@@ -73,10 +86,15 @@ class Frames:
 
 def kitti_tree(frames: int, *, small: bool = False) -> Path:
     """A tree of simulated frames in KITTI's layout."""
-    name = f"kitti-{frames}{'-small' if small else ''}"
+    folder = cache_folder() / f"kitti-{frames}{'-small' if small else ''}"
     workers = min(frames, os.cpu_count() or 1)
-    columns = {"columns": 400} if small else {}
-    return SimulateKitti(cache_folder() / name, frames=frames, seed=0, workers=workers, **columns)()
+    columns = {"columns": 200} if small else {}
+    make = SimulateKitti(folder, frames=frames, seed=0, workers=workers, **columns)
+    try:
+        return make()
+    except ValueError:  # from another version of the simulator
+        shutil.rmtree(folder)
+        return make()
 
 
 def kitti_dataset(section: Mapping[str, Any], frames: int, *, small: bool = False) -> Any:

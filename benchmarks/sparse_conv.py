@@ -22,7 +22,7 @@ from functools import partial
 
 import torch
 from gpu_timing import Context, Deadline, Report, Timings, add_options, ceilings, free_memory, memory_of, time_in_turns
-from simulated_batches import kitti_frames, waymo_frames
+from simulated_batches import SMALL_RANGE, kitti_frames, waymo_frames
 from sparse_cases import (
     PASSES,
     EncoderRun,
@@ -120,7 +120,7 @@ class Measurement:
             model, section = config["model"], config["train_dataset"]
             make = waymo_frames if section["type"] == "Waymo" else kitti_frames
             frames = make(section, batch_size, small=self.small)
-            grid = VoxelGrid.create(model["point_cloud_range"], model["voxel_size"])
+            grid = VoxelGrid.create(SMALL_RANGE if self.small else model["point_cloud_range"], model["voxel_size"])
             voxelizer = Voxelizer(grid, model["max_points_per_voxel"], model["max_voxels_train"])
             batch = VoxelCollate(voxelizer, model["in_channels"])(frames)
             self._voxels[density], self._grids[density] = batch.voxels.to(self.device), grid

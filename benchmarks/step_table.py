@@ -105,7 +105,5 @@ def _print_row(title: str, row: Mapping[str, Any]) -> None:
     memory = "-" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}"
     columns = "".join(f"{row['phases_ms'].get(phase, 0):11.2f}" for phase in PHASES)
     reads = "-" if row["host_reads"] is None else row["host_reads"]
-    print(
-        f"{title:34} {row['samples_per_second']:9.1f} {step['median']:8.1f} {spread:>18} {memory:>9}{columns} {reads:>6}",
-        flush=True,
-    )
+    start = f"{title:34} {row['samples_per_second']:9.1f} {step['median']:8.1f}"
+    print(f"{start} {spread:>18} {memory:>9}{columns} {reads:>6}", flush=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from gpu_timing import Deadline, Report, Timings, add_options, free_memory
-from simulated_batches import kitti_frames, waymo_frames
+from simulated_batches import SMALL_RANGE, kitti_frames, waymo_frames
 from step_table import measure_steps, print_header
 from training_steps import EngineStep, missing_settings, own_backend, upstream_backend
 
@@ -59,9 +59,10 @@ def measure(
     small = arguments.small
     config = load_model_config((SMALL if small else MODELS)[model]).values
     options: dict[str, Any] = {}
-    if small and model == "CenterPoint":  # the zoo has no small one
-        options = {"point_cloud_range": [-12.8, -12.8, -2.0, 12.8, 12.8, 4.0], "bev_filters": [16, 16]}
-        options |= {"bev_layers": [1, 1], "bev_upsample_filters": [16, 16]}
+    if small:
+        narrow = {"bev_layers": [1, 1], "bev_filters": [16, 16], "bev_upsample_filters": [16, 16]}
+        around = [-6.4, -6.4, -2.0, 6.4, 6.4, 4.0]
+        options = {"point_cloud_range": SMALL_RANGE if model == "SECOND" else around, **narrow}
     if config["train_dataset"]["type"] == "Waymo":
         frames = waymo_frames(config["train_dataset"], batch_size, small=small)
     else:
