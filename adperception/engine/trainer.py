@@ -129,6 +129,8 @@ class Trainer:
         self.check_finite_every = self._check_every()
         self.settle: Callable[[], None] = lambda: None
         self._autocast = training_autocast(amp, device)
+        # Modes of torch.compile that record CUDA graphs, whose outputs the next forward pass overwrites.
+        self._records_graphs = bool(compiled) and settings.train.compile in ("reduce-overhead", "max-autotune")
         self._received_signal = 0
         self._has_updated = False
 
@@ -181,6 +183,8 @@ class Trainer:
         scale = 1 if self.sync is not None else self.processes.world_size
         for number, (batch, share) in enumerate(zip(batches, shares, strict=True)):
             with self._communicate(only_if=number == len(batches) - 1):
+                if self._records_graphs:
+                    torch.compiler.cudagraph_mark_step_begin()
                 with self._autocast():
                     losses = self.network(batch, generator)
                 weighted = losses.total * (share * scale)

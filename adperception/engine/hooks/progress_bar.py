@@ -10,6 +10,7 @@ from typing import Any
 from adperception.engine.console import say
 from adperception.engine.memory import peak_memory
 from adperception.engine.mmengine_runner import Hook
+from adperception.engine.results import describe_computation
 from adperception.engine.step_outcome import StepOutcome
 from adperception.engine.trainer import Trainer
 
@@ -41,6 +42,10 @@ class ProgressBar(Hook):
             f"({train.batch_size} per pass x {train.accumulate_steps} passes x {order.world_size} processes), "
             f"{order.frames:,} frames, {order.steps_per_epoch:,} steps per epoch, on {trainer.processes.device}"
         )
+        computation = describe_computation(trainer)
+        if computation["amp"] != "off" or computation["compile"] or trainer.processes.device.type == "cuda":
+            compiled = ", ".join(computation["compile"]) or "nothing"
+            say(f"amp {computation['amp']}, sparse backend {computation['sparse_backend']}, compiled: {compiled}")
         if trainer.sync is not None:
             say(trainer.sync.describe())
         if sys.stderr.isatty():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +43,8 @@ class VoxelDetector(DetectionModel):
     Raises:
         ValueError: if an option is impossible or the grid does not fit the backbones.
     """
+
+    COMPILED: ClassVar[tuple[str, ...]] = ("backbone_2d",)
 
     def __init__(
         self,

@@ -99,6 +99,8 @@ class ADLJEPA(VoxelPretraining):
 
     ENCODERS: ClassVar[Mapping[str, str]] = {"context": "context_encoder.", "target": "target_encoder."}
 
+    COMPILED: ClassVar[tuple[str, ...]] = ("predictor",)
+
     def __init__(
         self,
         point_cloud_range: Sequence[float],

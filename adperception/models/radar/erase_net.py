@@ -102,6 +102,8 @@ class ERASENet(RadarModel):
 
     FINE_TUNING: ClassVar[Mapping[str, Any]] = {"phases": (0.0, 0.0, 1.0)}  # what comes last in training, throughout
 
+    COMPILED: ClassVar[tuple[str, ...]] = ("detector",)
+
     def __init__(
         self,
         classes: Sequence[str] = CARRADA_CLASSES,
