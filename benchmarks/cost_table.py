@@ -92,9 +92,9 @@ recordings are there, so its hours are per million samples. Hours that papers pr
 ## Size of the models
 
 Per frame, forward only. Dense layers are counted as in [multiply_adds.md](multiply_adds.md): ERASE-Net with two
-objects, of a pre-training method the whole forward pass. Sparse convolutions multiply as many pairs of sites as there are: means
-over four simulated frames with the config's voxel limit, for one encoder that sees all voxels. A training step costs
-about three times a forward pass.
+objects, of a pre-training method the whole forward pass. Sparse convolutions multiply as many pairs of sites as there
+are: means over four simulated frames with the config's voxel limit, for one encoder that sees all voxels. A training
+step costs about three times a forward pass.
 
 {model_rows}
 
