@@ -4,7 +4,7 @@ from adperception.sparse.backends import available_backends, set_backend, use_ba
 from adperception.sparse.batch_norm import SparseBatchNorm1d
 from adperception.sparse.checks import set_debug_mode
 from adperception.sparse.layers import SparseConv3d, SparseConvolution, SparseSequential, SubMConv3d, name_layers
-from adperception.sparse.site_levels import PendingLevels, PlannedSites, plan_levels
+from adperception.sparse.site_levels import PendingLevels, PlannedSites, plan_levels, wants_plan
 from adperception.sparse.static_nonzero import static_nonzero
 from adperception.sparse.tensor import SparseTensor
 
@@ -24,4 +24,5 @@ __all__ = [
     "set_debug_mode",
     "static_nonzero",
     "use_backend",
+    "wants_plan",
 ]
