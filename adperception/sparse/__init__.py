@@ -4,9 +4,13 @@ from adperception.sparse.backends import available_backends, set_backend, use_ba
 from adperception.sparse.batch_norm import SparseBatchNorm1d
 from adperception.sparse.checks import set_debug_mode
 from adperception.sparse.layers import SparseConv3d, SparseConvolution, SparseSequential, SubMConv3d, name_layers
+from adperception.sparse.site_levels import PendingLevels, PlannedSites, plan_levels
+from adperception.sparse.static_nonzero import static_nonzero
 from adperception.sparse.tensor import SparseTensor
 
 __all__ = [
+    "PendingLevels",
+    "PlannedSites",
     "SparseBatchNorm1d",
     "SparseConv3d",
     "SparseConvolution",
@@ -15,7 +19,9 @@ __all__ = [
     "SubMConv3d",
     "available_backends",
     "name_layers",
+    "plan_levels",
     "set_backend",
     "set_debug_mode",
+    "static_nonzero",
     "use_backend",
 ]
