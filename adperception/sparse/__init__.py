@@ -1,6 +1,6 @@
 """Sparse 3D convolutions: one API, several backends, the same weights."""
 
-from adperception.sparse.backends import available_backends, set_backend, use_backend
+from adperception.sparse.backends import available_backends, set_backend, use_backend, uses_planned_sites
 from adperception.sparse.batch_norm import SparseBatchNorm1d
 from adperception.sparse.checks import set_debug_mode
 from adperception.sparse.layers import SparseConv3d, SparseConvolution, SparseSequential, SubMConv3d, name_layers
@@ -24,4 +24,5 @@ __all__ = [
     "set_debug_mode",
     "static_nonzero",
     "use_backend",
+    "uses_planned_sites",
 ]

@@ -1,9 +1,9 @@
 """The ``triton`` backend: sparse convolution as implicit matrix products on a GPU, with nothing but PyTorch installed.
 
-For every output row and tap a table says which input row is read. Rows are sorted by the set of taps that they use, so
-that a block of rows skips the taps that none of them needs; the kernel gathers rows straight into the matrix product
-and accumulates in float32. The input gradient is the same kernel along the inverted table, the weight gradient a product
-over the list of each tap's pairs. Nothing adds atomically: results are the same bits in every run.
+For every output row and tap a table says which input row is read. Rows are sorted by the set of taps that they use,
+so that a block of rows skips the taps that none of them needs; the kernel gathers rows straight into the matrix
+product and accumulates in float32. The input gradient is the same kernel along the inverted table, the weight gradient
+a product over the list of each tap's pairs. Nothing adds atomically: results are the same bits in every run.
 
 Tables and products are registered as torch operators, so that ``torch.compile`` sees through a layer. Sizes are known
 before anything runs: no operator waits for the device.
@@ -16,19 +16,27 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from adperception.sparse import triton_kernels as kernels
 from adperception.sparse.rulebook import Kernel, Shape
+from adperception.sparse.site_levels import plan_levels
 from adperception.sparse.tuning import ConvolveBlocks, convolve_blocks, weight_gradient_blocks
 
-__all__ = ["MAX_TAPS", "SortedSites", "TapTable", "float32_precision", "set_float32_precision", "sparse_convolution"]
+if TYPE_CHECKING:
+    from adperception.sparse.tensor import SparseTensor
 
-MAX_TAPS = 31
-"""Largest kernel volume: the taps that a row uses are the bits of an int32."""
+__all__ = [
+    "SortedSites",
+    "TapTable",
+    "build_table",
+    "float32_precision",
+    "set_float32_precision",
+    "sparse_convolution",
+]
 
 _ROWS = 256
 """Rows per program of the kernels that build tables."""
@@ -45,9 +53,7 @@ def set_float32_precision(name: str) -> None:
             nearly as exact; ``"tf32"`` with 10 bits of mantissa, as cuDNN's convolutions do by default.
     """
     if name not in FLOAT32_PRECISIONS:
-        raise ValueError(
-            f'float32 precision "{name}" is unknown. Available: {", ".join(FLOAT32_PRECISIONS)}.'
-        )
+        raise ValueError(f'float32 precision "{name}" is unknown. Available: {", ".join(FLOAT32_PRECISIONS)}.')
     _state["float32"] = name
 
 
@@ -158,6 +164,31 @@ class TapTable:
         if (segments, least) not in self._pairs:
             self._pairs[segments, least] = torch.ops.adperception.tap_pairs(self.sources, self.order, segments, least)
         return self._pairs[segments, least]
+
+
+def build_table(x: SparseTensor, kernel: Kernel, layer: str, *, submanifold: bool, key: str | None) -> TapTable:
+    """The table of a layer on the sites of ``x``.
+
+    Output sites of a strided layer are taken from ``x.cache.planned[key]``. Without an entry they are found here, and
+    the host has to wait for their number.
+    """
+    sites = _sorted_sites(x)
+    if submanifold:
+        return TapTable.build(sites, x.coordinates, x.coordinates, x.spatial_shape, kernel, submanifold=True)
+    planned = x.cache.planned.get(key) if key is not None else None
+    if planned is None:
+        pending = plan_levels(x.coordinates, x.spatial_shape, x.batch_size, [(layer, kernel)])
+        planned = pending.sites(pending.counts.tolist())[0][layer]
+    return TapTable.build(sites, x.coordinates, planned.coordinates, planned.spatial_shape, kernel, submanifold=False)
+
+
+def _sorted_sites(x: SparseTensor) -> SortedSites:
+    for coordinates, known in x.cache.sorted_sites:
+        if coordinates is x.coordinates:
+            return known  # type: ignore[no-any-return]
+    sites = SortedSites.of(x.coordinates, x.spatial_shape, x.batch_size)
+    x.cache.sorted_sites.append((x.coordinates, sites))
+    return sites
 
 
 def sparse_convolution(features: Tensor, weight: Tensor, table: TapTable) -> Tensor:
@@ -392,7 +423,17 @@ def _sparse_convolution(
 ) -> Tensor:
     output = features.new_empty(sources.shape[1], weight.shape[0])
     return _convolve(
-        features, weight, sources, order, taps, counts, output, precision, forward_blocks, transposed=False, mirror=False
+        features,
+        weight,
+        sources,
+        order,
+        taps,
+        counts,
+        output,
+        precision,
+        forward_blocks,
+        transposed=False,
+        mirror=False,
     )
 
 
@@ -441,11 +482,12 @@ def _weight_gradient(
         return torch.zeros_like(weight)
     pairs, block_in, block_out, segments, warps, stages = blocks
     taps = _tap_lanes(volume)
-    # Every tap may leave one segment that is not full.
-    partial = torch.empty(segments + volume, outputs, inputs, dtype=torch.float32, device=weight.device)
+    # Every tap may leave one segment that is not full; a small input has fewer than were asked for.
+    segments = min(segments, _cut(len(pair_rows), pairs)) + volume
+    partial = torch.empty(segments, outputs, inputs, dtype=torch.float32, device=weight.device)
     result = torch.empty_like(weight, memory_format=torch.contiguous_format)
     with _on(features):
-        kernels.weight_gradient[segments + volume, _cut(outputs, block_out), _cut(inputs, block_in)](
+        kernels.weight_gradient[segments, _cut(outputs, block_out), _cut(inputs, block_in)](
             features,
             gradient,
             pair_rows,

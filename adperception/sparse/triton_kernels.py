@@ -1,7 +1,7 @@
 """Triton kernels of the sparse convolution: lookup of neighbours, implicit matrix products, weight gradients.
 
-Every kernel writes each of its outputs once and adds in a fixed order (no atomic operations), so equal inputs give equal
-bits. ``sparse/reference.py`` and the ``torch`` backend are their readable twins. Importing this module needs Triton.
+Every kernel writes each of its outputs once and adds in a fixed order (no atomic operations), so equal inputs give
+equal bits. ``sparse/reference.py`` and the ``torch`` backend are their readable twins. Importing this needs Triton.
 
 Shape legend: N sites that are read, M rows that are computed, K taps (z-major, x fastest), I input and O output
 channels of the product at hand, P pairs of a row and a site it reads.
@@ -96,7 +96,7 @@ def find_sources(
 def invert_sources(sources, order, targets, rows, sites, BLOCK: tl.constexpr):
     """``targets[k, n] = m`` for every pair: which row reads site n at tap k. Grid: (blocks of rows, K).
 
-    ``sources`` (K, M) is in the order ``order`` (M,); ``targets`` (K, N) must hold -1. Within a tap a site is read once.
+    ``sources`` (K, M) is in the order ``order`` (M,); ``targets`` (K, N) must hold -1. A tap reads a site once at most.
     """
     lanes = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     present = lanes < rows

@@ -15,7 +15,6 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +100,9 @@ class DeviceTuning:
         return tuple(sorted(times, key=times.__getitem__))
 
 
+_known: dict[torch.device, DeviceTuning] = {}
+
+
 def cache_folder() -> Path:
     """Where measurements of this machine are kept: ``adperception`` in the user's cache folder."""
     if sys.platform == "win32":
@@ -110,7 +112,6 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "adperception"
 
 
-@lru_cache
 def device_key(device: torch.device) -> str:
     """Name of a device together with everything else that decides how fast a kernel is on it."""
     if device.type != "cuda":
@@ -135,9 +136,16 @@ def block_key(kind: str, precision: str, in_channels: int, out_channels: int, vo
     return f"{kind} {precision} {in_channels}x{out_channels} taps {volume} rows 2^{size_class(rows)}"
 
 
-@lru_cache
 def read_tuning(device: torch.device) -> DeviceTuning:
     """What is known of a device. Read once per process; an unreadable or foreign file counts as none."""
+    if device not in _known:
+        _known[device] = _stored(device)
+    return _known[device]
+
+
+def _stored(device: torch.device) -> DeviceTuning:
+    if device.type != "cuda":
+        return DeviceTuning()
     entry = _read(cache_folder() / "sparse_tuning.json").get(device_key(device), {})
     try:
         return DeviceTuning(dict(entry.get("backends", {})), dict(entry.get("blocks", {})))
@@ -147,7 +155,7 @@ def read_tuning(device: torch.device) -> DeviceTuning:
 
 def forget_tuning() -> None:
     """Read the file again at the next use."""
-    read_tuning.cache_clear()
+    _known.clear()
 
 
 def write_tuning(device: torch.device, tuning: DeviceTuning) -> Path:

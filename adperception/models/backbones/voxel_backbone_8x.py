@@ -22,6 +22,7 @@ from adperception.sparse import (
     SubMConv3d,
     name_layers,
     plan_levels,
+    uses_planned_sites,
 )
 from adperception.sparse.rulebook import Kernel
 from adperception.structures import VoxelGrid, Voxels
@@ -119,8 +120,8 @@ class VoxelBackBone8x(nn.Module):
 
         Args:
             voxels: the voxels.
-            planned: the sites of all levels (``plan_levels`` with ``level_kernels``). Without them the encoder plans on
-                a GPU itself, which makes the host wait once; on a CPU the layers find their sites one by one.
+            planned: the sites of all levels (``plan_levels`` with ``level_kernels``). Without them the encoder plans
+                itself where the backend wants it, which makes the host wait once.
         """
         x = self._input(voxels, planned)
         for stage in (self.conv_input, self.conv1, self.conv2, self.conv3, self.conv4, self.conv_out):
@@ -138,7 +139,7 @@ class VoxelBackBone8x(nn.Module):
 
     def _input(self, voxels: Voxels, planned: Mapping[str, PlannedSites] | None) -> SparseTensor:
         shape = self.grid.sparse_shape
-        if planned is None and voxels.coordinates.is_cuda:
+        if planned is None and uses_planned_sites(voxels.features):
             pending = plan_levels(voxels.coordinates, shape, voxels.batch_size, self.level_kernels)
             (planned,) = pending.sites(pending.counts.tolist())
         return SparseTensor(voxels.features, voxels.coordinates, shape, voxels.batch_size, planned=planned)
