@@ -22,11 +22,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adperception.sparse.backends import backend_for
 from adperception.sparse.rulebook import Kernel, Shape, strided_output_shape
 from adperception.sparse.static_nonzero import static_nonzero
 
-__all__ = ["PendingLevels", "PlannedSites", "plan_levels", "wants_plan"]
+__all__ = ["PendingLevels", "PlannedSites", "plan_levels"]
 
 
 @dataclass(frozen=True)
@@ -85,11 +84,6 @@ class PendingLevels:
             shape = self.shapes[level]
             planned[-1][self.names[level]] = PlannedSites(_coordinates(part - offset, shape), shape)
         return planned
-
-
-def wants_plan(device: torch.device) -> bool:
-    """Whether the sparse backend on ``device`` takes its output sites from a plan; the others find them themselves."""
-    return backend_for(device) not in ("torch", "spconv")
 
 
 @torch.no_grad()

@@ -22,13 +22,17 @@ class RulebookCache:
 
     Attributes:
         rulebooks: key of a layer (``"subm1"``) to the rulebook of its coordinate set.
-        backend_state: what a backend that builds its own rulebooks keeps for the same keys.
+        backend_state: what spconv, which builds its own rulebooks, keeps for the same keys.
+        tables: key of a layer to its ``TapTable`` (``triton`` backend).
+        sorted_sites: coordinates and their ``SortedSites``, shared by the tables that read them (``triton`` backend).
         planned: key of a strided layer (``"spconv2"``) to its output sites, where they are known beforehand
             (``plan_levels``).
     """
 
     rulebooks: dict[str, Rulebook] = field(default_factory=dict)
     backend_state: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, Any] = field(default_factory=dict)
+    sorted_sites: list[tuple[Tensor, Any]] = field(default_factory=list)
     planned: dict[str, PlannedSites] = field(default_factory=dict)
 
 

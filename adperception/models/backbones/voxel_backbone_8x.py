@@ -22,7 +22,7 @@ from adperception.sparse import (
     SubMConv3d,
     name_layers,
     plan_levels,
-    wants_plan,
+    uses_planned_sites,
 )
 from adperception.sparse.rulebook import Kernel
 from adperception.structures import VoxelGrid, Voxels
@@ -121,7 +121,7 @@ class VoxelBackBone8x(nn.Module):
         Args:
             voxels: the voxels.
             planned: the sites of all levels (``plan_levels`` with ``level_kernels``). Without them the encoder plans
-                itself, which makes the host wait once, if the backend wants a plan (``wants_plan``).
+                itself where the backend wants it, which makes the host wait once.
         """
         x = self._input(voxels, planned)
         for stage in (self.conv_input, self.conv1, self.conv2, self.conv3, self.conv4, self.conv_out):
@@ -139,7 +139,7 @@ class VoxelBackBone8x(nn.Module):
 
     def _input(self, voxels: Voxels, planned: Mapping[str, PlannedSites] | None) -> SparseTensor:
         shape = self.grid.sparse_shape
-        if planned is None and wants_plan(voxels.coordinates.device):
+        if planned is None and uses_planned_sites(voxels.features):
             pending = plan_levels(voxels.coordinates, shape, voxels.batch_size, self.level_kernels)
             (planned,) = pending.sites(pending.counts.tolist())
         return SparseTensor(voxels.features, voxels.coordinates, shape, voxels.batch_size, planned=planned)

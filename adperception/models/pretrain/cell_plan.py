@@ -16,7 +16,7 @@ import torch
 from adperception.models.backbones.voxel_backbone_8x import BEV_STRIDE, VoxelBackBone8x
 from adperception.models.pretrain.bev_masking import BevMasks, CellCounts
 from adperception.models.pretrain.voxel_pretraining import select_voxels
-from adperception.sparse import PlannedSites, plan_levels, static_nonzero, wants_plan
+from adperception.sparse import PlannedSites, plan_levels, static_nonzero, uses_planned_sites
 from adperception.structures import Voxels
 
 __all__ = ["CellPlan", "EncoderInput", "plan_cells"]
@@ -69,7 +69,7 @@ def plan_cells(voxels: Voxels, masks: BevMasks, encoder: VoxelBackBone8x) -> Cel
         masks.target_empty.sum()[None],
     ]
     levels = None
-    if wants_plan(coordinates.device):
+    if uses_planned_sites(voxels.features):
         shape, kernels = encoder.grid.sparse_shape, encoder.level_kernels
         levels = plan_levels(coordinates, shape, batch_size, kernels, group=(~visible).int(), groups=2)
         sizes.append(levels.counts.flatten())

@@ -33,7 +33,7 @@ def rows(coordinates: Tensor) -> set[tuple[int, ...]]:
 @pytest.mark.parametrize("counts", [[300, 0, 40], [0, 0], [1]])
 @pytest.mark.parametrize("planned", [False, True])
 def test_division_counts_and_one_wait(counts: list[int], planned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cell_plan, "wants_plan", lambda device: planned)
+    monkeypatch.setattr(cell_plan, "uses_planned_sites", lambda features: planned)
     encoder = VoxelBackBone8x(4, GRID)
     voxels = voxels_of(counts)
     with HostReads(cuda=False) as reads:
