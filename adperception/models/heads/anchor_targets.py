@@ -61,7 +61,7 @@ class PendingAnchorTargets:
 
 
 def assign_anchors(
-    anchors: Tensor, classes: Sequence[AnchorClass], frames: Sequence[LabelledBoxes]
+    anchors: Tensor, classes: Sequence[AnchorClass], frames: Sequence[LabelledBoxes], frames_at_once: int | None = None
 ) -> PendingAnchorTargets:
     """Compare every anchor with the objects of its class.
 
@@ -70,12 +70,14 @@ def assign_anchors(
     that overlaps some object as much as the best anchor does, so that no object goes without. Of the rest, those below
     ``unmatched_iou`` for all objects are background.
 
-    All frames are compared at once, a class at a time, lists of objects padded to the longest.
+    Frames are compared together, a class at a time, lists of objects padded to the longest.
 
     Args:
         anchors: ``(H, W, K, R, 7)`` from ``make_anchors``.
         classes: the K classes.
         frames: B frames' objects, on the device of the anchors.
+        frames_at_once: how many are compared together. If ``None``, on a CPU one, as its list then needs no padding,
+            elsewhere all, as a GPU is faster with few large operations.
 
     Source: Yan et al., SECOND, Sensors 2018, section 3.2.1, as in OpenPCDet's ``AxisAlignedTargetAssigner``.
     """
@@ -83,16 +85,20 @@ def assign_anchors(
     labels = torch.full(shape, BACKGROUND, dtype=torch.int64, device=anchors.device)
     nearest = torch.zeros(shape, dtype=torch.int64, device=anchors.device)
     boxes = torch.cat([objects.boxes for objects in frames])
+    step = frames_at_once or (1 if anchors.device.type == "cpu" else len(frames))
     for number, c in enumerate(classes):
         mine = _positions(frames, number)
-        longest = max(len(positions) for positions in mine)
-        if not longest:
-            continue
-        listed = [p for positions in mine for p in (*positions, *[-1] * (longest - len(positions)))]
-        position = on_device(listed, anchors.device).view(len(frames), longest)
-        positive, background, best = _match(anchors[:, :, number], boxes, position, c)
-        labels[:, :, :, number] = torch.where(positive, number + 1, torch.where(background, BACKGROUND, IGNORED))
-        nearest[:, :, :, number] = best
+        for first in range(0, len(frames), step):
+            part = slice(first, first + step)
+            longest = max(len(positions) for positions in mine[part])
+            if not longest:
+                continue
+            listed = [p for positions in mine[part] for p in (*positions, *[-1] * (longest - len(positions)))]
+            position = on_device(listed, anchors.device).view(-1, longest)
+            positive, background, best = _match(anchors[:, :, number], boxes, position, c)
+            of_class = torch.where(positive, number + 1, torch.where(background, BACKGROUND, IGNORED))
+            labels[part, :, :, number] = of_class
+            nearest[part, :, :, number] = best
     labels = labels.flatten(1)
     return PendingAnchorTargets(labels, nearest.flatten(1), boxes, (labels > 0).sum())
 

@@ -18,8 +18,10 @@ CAR = AnchorClass("Car", (3.9, 1.6, 1.56), -1.78, 0.6, 0.45)
 PEDESTRIAN = AnchorClass("Pedestrian", (0.8, 0.6, 1.73), -0.6, 0.5, 0.35)
 
 
-def assign(anchors: Tensor, classes: Sequence[AnchorClass], frames: Sequence[LabelledBoxes]) -> AnchorTargets:
-    pending = assign_anchors(anchors, classes, frames)
+def assign(
+    anchors: Tensor, classes: Sequence[AnchorClass], frames: Sequence[LabelledBoxes], at_once: int | None = None
+) -> AnchorTargets:
+    pending = assign_anchors(anchors, classes, frames, at_once)
     return pending.known(int(pending.count))
 
 
@@ -73,12 +75,12 @@ def random_objects(seed: int, count: int) -> LabelledBoxes:
     return LabelledBoxes(torch.from_numpy(boxes), torch.from_numpy(labels))
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_equals_the_loop(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "at_once"), [(0, 1), (1, 3), (2, 2)])
+def test_equals_the_loop(seed: int, at_once: int) -> None:
     classes = (CAR, PEDESTRIAN)
     anchors = make_anchors(classes, GRID, (7, 9))
     frames = [random_objects(seed, count) for count in (9, 0, 4)]
-    targets = assign(anchors, classes, frames)
+    targets = assign(anchors, classes, frames, at_once)
     expected_positives = []
     for number, objects in enumerate(frames):
         labels, found = assign_by_loop(anchors, classes, objects)
