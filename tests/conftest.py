@@ -13,6 +13,9 @@ import torch
 from adperception.sparse import available_backends, use_backend
 
 matplotlib.use("Agg")
+if not torch.cuda.is_available():
+    # Triton's kernels run in its interpreter. Read when they are first imported.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 torch.backends.cuda.matmul.allow_tf32 = False
 torch.backends.cudnn.allow_tf32 = False
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -62,6 +65,7 @@ def simulated_radar(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "cpu",
         pytest.param("cuda torch", marks=pytest.mark.gpu),
         pytest.param("cuda spconv", marks=pytest.mark.gpu),
+        pytest.param("cuda triton", marks=pytest.mark.gpu),
     ]
 )
 def placement(request: pytest.FixtureRequest) -> Iterator[torch.device]:

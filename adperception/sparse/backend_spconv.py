@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from adperception.sparse.rulebook import Kernel, Shape
@@ -49,7 +50,29 @@ class SpconvRunner:
         *,
         training: bool,
     ) -> tuple[Tensor, Tensor, Shape]:
-        """Convolve; returns output features, coordinates and grid. ``index_pairs`` is shared by descendants."""
+        """Convolve; returns output features, coordinates and grid. ``index_pairs`` is shared by descendants.
+
+        spconv computes in float32 or float16: bfloat16 features, whose range float16 has not, are computed in float32.
+        """
+        given = features.dtype
+        computed = torch.float32 if given == torch.bfloat16 else given
+        # spconv's own autocast rule would choose float16 whatever the user's is.
+        with torch.autocast(features.device.type, enabled=False):
+            output, sites, grid = self._run(
+                features.to(computed), coordinates, shape, batch_size, weight.to(computed), index_pairs, training
+            )
+        return output.to(given), sites, grid
+
+    def _run(
+        self,
+        features: Tensor,
+        coordinates: Tensor,
+        shape: Shape,
+        batch_size: int,
+        weight: Tensor,
+        index_pairs: dict[str, Any],
+        training: bool,
+    ) -> tuple[Tensor, Tensor, Shape]:
         module = self._module
         module.train(training)
         # A plain attribute: lent for this call, never registered, so never in a state dict twice.

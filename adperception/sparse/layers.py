@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from adperception.sparse import backend_torch
-from adperception.sparse.backends import backend_for
+from adperception.sparse.autocast import autocast_type, in_autocast_type
+from adperception.sparse.backends import TRITON_MAX_TAPS, backend_for
 from adperception.sparse.checks import check_devices
 from adperception.sparse.rulebook import (
     Kernel,
@@ -22,7 +23,13 @@ from adperception.sparse.rulebook import (
 )
 from adperception.sparse.tensor import SparseTensor
 
+if TYPE_CHECKING:  # needs Triton
+    from adperception.sparse.backend_triton import TapTable
+
 __all__ = ["SparseConv3d", "SparseConvolution", "SparseSequential", "SubMConv3d", "name_layers"]
+
+
+_Table = TypeVar("_Table", Rulebook, "TapTable")
 
 
 def _triple(value: int | Sequence[int], what: str) -> Shape:
@@ -78,10 +85,13 @@ class SparseConvolution(nn.Module, ABC):
                 f'sparse_conv "{self.layer_name}": input has {x.features.shape[1]} channels, weights expect '
                 f"{self.in_channels}."
             )
-        if backend_for(x.features.device) == "spconv" and len(x):
+        backend = backend_for(x.features.device, autocast_type(x.features))
+        if backend == "spconv" and len(x):
             return self._forward_spconv(x)
-        rulebook = self._rulebook(x)
-        features = backend_torch.sparse_convolution(x.features, self.weight, rulebook)
+        if backend == "triton" and self.kernel.volume <= TRITON_MAX_TAPS:
+            return self._forward_triton(x)
+        rulebook = self._shared(x, x.cache.rulebooks, self._build_rulebook)
+        features = backend_torch.sparse_convolution(in_autocast_type(x.features), self.weight, rulebook)
         return self._output(x, features, rulebook.coordinates, rulebook.spatial_shape)
 
     def _forward_spconv(self, x: SparseTensor) -> SparseTensor:
@@ -92,7 +102,7 @@ class SparseConvolution(nn.Module, ABC):
                 self.in_channels, self.out_channels, self.kernel, submanifold=self.submanifold, key=self._cache_key(x)
             )
         features, coordinates, shape = self._spconv(
-            x.features,
+            in_autocast_type(x.features),
             x.coordinates,
             x.spatial_shape,
             x.batch_size,
@@ -102,26 +112,39 @@ class SparseConvolution(nn.Module, ABC):
         )
         return self._output(x, features, coordinates, shape)
 
+    def _forward_triton(self, x: SparseTensor) -> SparseTensor:
+        from adperception.sparse import backend_triton
+
+        table: TapTable = self._shared(x, x.cache.tables, self._build_table)
+        features = backend_triton.sparse_convolution(in_autocast_type(x.features), self.weight, table)
+        return self._output(x, features, table.coordinates, table.spatial_shape)
+
+    def _build_table(self, x: SparseTensor) -> TapTable:
+        from adperception.sparse import backend_triton
+
+        return backend_triton.build_table(x, self.kernel, self.layer_name, submanifold=self.submanifold, key=self.key)
+
     def _output(self, x: SparseTensor, features: Tensor, coordinates: Tensor, shape: Shape) -> SparseTensor:
         if self.bias is not None:
-            features = features + self.bias
+            features = features + self.bias.to(features.dtype)
         return SparseTensor(features, coordinates, shape, x.batch_size, cache=x.cache)
 
     def _cache_key(self, x: SparseTensor) -> str:
         return self.key or f"{self.layer_name}@{id(self)}"
 
-    def _rulebook(self, x: SparseTensor) -> Rulebook:
+    def _shared(self, x: SparseTensor, known: dict[str, _Table], build: Callable[[SparseTensor], _Table]) -> _Table:
+        """The rulebook or table of this layer's key, built by the first layer that asks for it."""
         key = self._cache_key(x)
-        rulebook = x.cache.rulebooks.get(key)
-        if rulebook is None:
-            rulebook = x.cache.rulebooks[key] = self._build_rulebook(x)
-        elif rulebook.kernel != self.kernel or rulebook.source is not x.coordinates:
+        table = known.get(key)
+        if table is None:
+            table = known[key] = build(x)
+        elif table.kernel != self.kernel or table.source is not x.coordinates:
             raise ValueError(
-                f'sparse_conv "{self.layer_name}": key "{key}" belongs to a layer with kernel {rulebook.kernel} on '
-                f"{len(rulebook.source)} sites; this layer has {self.kernel} on {len(x)} sites. "
+                f'sparse_conv "{self.layer_name}": key "{key}" belongs to a layer with kernel {table.kernel} on '
+                f"{len(table.source)} sites; this layer has {self.kernel} on {len(x)} sites. "
                 "Give layers on different sites different keys."
             )
-        return rulebook
+        return table
 
     @abstractmethod
     def _build_rulebook(self, x: SparseTensor) -> Rulebook:

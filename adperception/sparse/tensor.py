@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adperception.sparse.checks import check_coordinates
 from adperception.sparse.rulebook import Rulebook
+from adperception.sparse.site_levels import PlannedSites
 
 __all__ = ["RulebookCache", "SparseTensor"]
 
@@ -21,11 +22,18 @@ class RulebookCache:
 
     Attributes:
         rulebooks: key of a layer (``"subm1"``) to the rulebook of its coordinate set.
-        backend_state: what a backend that builds its own rulebooks keeps for the same keys.
+        backend_state: what spconv, which builds its own rulebooks, keeps for the same keys.
+        tables: key of a layer to its ``TapTable`` (``triton`` backend).
+        sorted_sites: coordinates and their ``SortedSites``, shared by the tables that read them (``triton`` backend).
+        planned: key of a strided layer (``"spconv2"``) to its output sites, where they are known beforehand
+            (``plan_levels``).
     """
 
     rulebooks: dict[str, Rulebook] = field(default_factory=dict)
     backend_state: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, Any] = field(default_factory=dict)
+    sorted_sites: list[tuple[Tensor, Any]] = field(default_factory=list)
+    planned: dict[str, PlannedSites] = field(default_factory=dict)
 
 
 class SparseTensor:
@@ -36,6 +44,9 @@ class SparseTensor:
         coordinates: ``(N, 4)`` int32 ``(batch, z, y, x)``, unique rows in any order.
         spatial_shape: ``(D, H, W)`` cells of the grid along z, y, x.
         batch_size: number of grids B, also counting empty ones.
+        cache: what descendants of one input share; a new one for an input from outside.
+        planned: output sites of strided layers by their key, from ``plan_levels`` on these very coordinates. A backend
+            that builds rulebooks on the device then need not ask how many there are.
 
     Raises:
         ValueError: if shapes, types or devices do not fit together, or (on the first batches and in debug mode)
@@ -50,6 +61,7 @@ class SparseTensor:
         batch_size: int,
         *,
         cache: RulebookCache | None = None,
+        planned: Mapping[str, PlannedSites] | None = None,
     ) -> None:
         self.features = features
         self.coordinates = coordinates
@@ -58,6 +70,8 @@ class SparseTensor:
         if cache is None:  # an input from outside; descendants are right by construction
             check_coordinates(features, coordinates, self.spatial_shape, self.batch_size)
             cache = RulebookCache()
+        if planned is not None:
+            cache.planned.update(planned)
         self.cache = cache
 
     def __len__(self) -> int:

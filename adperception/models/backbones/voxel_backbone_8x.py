@@ -8,19 +8,23 @@ Shape legend: B batch, D0 x H0 x W0 the sparse grid (z, y, x), H = H0 / 8, W = W
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from adperception.sparse import (
+    PlannedSites,
     SparseBatchNorm1d,
     SparseConv3d,
     SparseSequential,
     SparseTensor,
     SubMConv3d,
     name_layers,
+    plan_levels,
+    uses_planned_sites,
 )
+from adperception.sparse.rulebook import Kernel
 from adperception.structures import VoxelGrid, Voxels
 
 __all__ = [
@@ -126,22 +130,40 @@ class VoxelBackBone8x(nn.Module):
         _, y, x = self.grid.shape_zyx
         return y // BEV_STRIDE, x // BEV_STRIDE
 
-    def forward(self, voxels: Voxels) -> Tensor:
-        """``(B, 256, H, W)``, channel = ``c * 2 + z``, channels-last in memory; zeros where nothing was active."""
-        x = SparseTensor(voxels.features, voxels.coordinates, self.grid.sparse_shape, voxels.batch_size)
+    @property
+    def level_kernels(self) -> tuple[tuple[str, Kernel], ...]:
+        """Key and kernel of every strided convolution, in order: what ``plan_levels`` wants to know."""
+        strided = (module for module in self.modules() if isinstance(module, SparseConv3d))
+        return tuple((str(conv.key), conv.kernel) for conv in strided)
+
+    def forward(self, voxels: Voxels, planned: Mapping[str, PlannedSites] | None = None) -> Tensor:
+        """``(B, 256, H, W)``, channel = ``c * 2 + z``, channels-last in memory; zeros where nothing was active.
+
+        Args:
+            voxels: the voxels.
+            planned: the sites of all levels (``plan_levels`` with ``level_kernels``). Without them the encoder plans
+                itself where the backend wants it, which makes the host wait once.
+        """
+        x = self._input(voxels, planned)
         for stage in (self.conv_input, self.conv1, self.conv2, self.conv3, self.conv4, self.conv_out):
             x = stage(x)
         return x.dense().flatten(1, 2)
 
-    def stages(self, voxels: Voxels) -> BackboneStages:
+    def stages(self, voxels: Voxels, planned: Mapping[str, PlannedSites] | None = None) -> BackboneStages:
         """The same map, and the sparse tensors that it was made from."""
-        x = SparseTensor(voxels.features, voxels.coordinates, self.grid.sparse_shape, voxels.batch_size)
-        x = self.conv_input(x)
+        x = self.conv_input(self._input(voxels, planned))
         sites = []
         for stage in (self.conv1, self.conv2, self.conv3, self.conv4):
             x = stage(x)
             sites.append(x)
         return BackboneStages(tuple(sites), self.conv_out(x).dense().flatten(1, 2))
+
+    def _input(self, voxels: Voxels, planned: Mapping[str, PlannedSites] | None) -> SparseTensor:
+        shape = self.grid.sparse_shape
+        if planned is None and uses_planned_sites(voxels.features):
+            pending = plan_levels(voxels.coordinates, shape, voxels.batch_size, self.level_kernels)
+            (planned,) = pending.sites(pending.counts.tolist())
+        return SparseTensor(voxels.features, voxels.coordinates, shape, voxels.batch_size, planned=planned)
 
 
 def _check_grid(name: str, grid: VoxelGrid, bev_channels: int) -> None:
