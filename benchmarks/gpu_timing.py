@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -34,16 +34,17 @@ __all__ = [
     "Timings",
     "Verdict",
     "add_options",
+    "build_and_weigh",
     "ceilings",
     "clocks",
     "describe_device",
     "free_memory",
-    "memory_of",
     "ratio",
     "time_in_turns",
     "versions",
 ]
 
+Run = TypeVar("Run", bound=Callable[[], object])
 Context = Callable[[], contextlib.AbstractContextManager[Any]]
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -227,7 +228,7 @@ def versions() -> dict[str, str]:
         "adperception": adperception.__version__,
         "torch": torch.__version__,
         "cuda": str(torch.version.cuda),
-        "cudnn": str(torch.backends.cudnn.version()) if torch.backends.cudnn.is_available() else "None",
+        "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
     }
     for name in ("triton", "spconv-cu126", "spconv-cu120", "spconv", "numpy"):
         try:
@@ -366,7 +367,7 @@ def _cache_filler(device: torch.device) -> torch.Tensor | None:
 def _time_by_wall(run: Callable[[], object], device: torch.device, calls: int, _: torch.Tensor | None) -> float:
     _synchronise(device)
     start = time.perf_counter()
-    for _ in range(calls):
+    for _call in range(calls):
         run()
     _synchronise(device)
     return (time.perf_counter() - start) / calls
@@ -380,7 +381,7 @@ def _time_calls(run: Callable[[], object], device: torch.device, calls: int, scr
             run()
             seconds.append(time.perf_counter() - start)
         return statistics.median(seconds)
-    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(calls)]
+    events: list[tuple[Any, Any]] = [tuple(_event() for _ in range(2)) for _ in range(calls)]
     for start_event, end_event in events:
         if scratch is not None:
             scratch.zero_()
@@ -388,7 +389,11 @@ def _time_calls(run: Callable[[], object], device: torch.device, calls: int, scr
         run()
         end_event.record()
     torch.cuda.synchronize(device)
-    return statistics.median(1e-3 * start_event.elapsed_time(end_event) for start_event, end_event in events)
+    return statistics.median(1e-3 * float(start.elapsed_time(end)) for start, end in events)
+
+
+def _event() -> Any:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 def free_memory(device: torch.device) -> None:
@@ -398,13 +403,20 @@ def free_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def memory_of(make: Callable[[], Callable[[], object]], device: torch.device, calls: int = 2) -> float | None:
-    """Peak MiB of a case that is alone on the GPU: what ``make`` builds, its weights and its state, called a few times.
+def build_and_weigh(make: Callable[[], Run], device: torch.device, calls: int = 2) -> tuple[Run, float | None]:
+    """Build a case and call it a few times.
 
-    On a CPU, where a process's peak never falls, ``None``.
+    Args:
+        make: builds it.
+        device: where it works.
+        calls: how often it is called.
+
+    Returns:
+        The case, and the peak MiB that it adds on the GPU: its weights, its state, and what a call needs. On a CPU,
+        where a process's peak never falls, ``None``, and nothing is called.
     """
     if device.type != "cuda":
-        return None
+        return make(), None
     free_memory(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -412,10 +424,7 @@ def memory_of(make: Callable[[], Callable[[], object]], device: torch.device, ca
     for _ in range(calls):
         run()
     torch.cuda.synchronize(device)
-    peak = peak_memory(device)["peak_gpu_memory_mib"] - before / 2**20
-    del run
-    free_memory(device)
-    return peak
+    return run, peak_memory(device)["peak_gpu_memory_mib"] - before / 2**20
 
 
 def ceilings(device: torch.device, *, small: bool = False) -> dict[str, float]:

@@ -52,22 +52,22 @@ def cache_folder() -> Path:
     return folder
 
 
-@dataclass(frozen=True)
+@dataclass
 class Frames:
     """A list of frames in the shape of a dataset.
 
     Attributes:
         frames: what it holds.
         transforms: applied by ``get``.
+        frame_ids: their names.
     """
 
     frames: Sequence[Any]
     transforms: Sequence[Any] = field(default=())
+    frame_ids: Sequence[str] = field(init=False)
 
-    @property
-    def frame_ids(self) -> list[str]:
-        """Names of the frames."""
-        return [str(frame.frame_id) for frame in self.frames]
+    def __post_init__(self) -> None:
+        self.frame_ids = [str(frame.frame_id) for frame in self.frames]
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -88,8 +88,7 @@ def kitti_tree(frames: int, *, small: bool = False) -> Path:
     """A tree of simulated frames in KITTI's layout."""
     folder = cache_folder() / f"kitti-{frames}{'-small' if small else ''}"
     workers = min(frames, os.cpu_count() or 1)
-    columns = {"columns": 200} if small else {}
-    make = SimulateKitti(folder, frames=frames, seed=0, workers=workers, **columns)
+    make = SimulateKitti(folder, frames=frames, seed=0, workers=workers, columns=200 if small else 2083)
     try:
         return make()
     except ValueError:  # from another version of the simulator

@@ -21,7 +21,17 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from gpu_timing import Context, Deadline, Report, Timings, add_options, ceilings, free_memory, memory_of, time_in_turns
+from gpu_timing import (
+    Context,
+    Deadline,
+    Report,
+    Timings,
+    add_options,
+    build_and_weigh,
+    ceilings,
+    free_memory,
+    time_in_turns,
+)
 from simulated_batches import SMALL_RANGE, kitti_frames, waymo_frames
 from sparse_cases import (
     PASSES,
@@ -149,7 +159,7 @@ class Measurement:
             contexts[f"{name}, forward"] = contexts[f"{name}, training"] = context
             try:
                 with context():
-                    memory[name] = memory_of(lambda run=run: run.train, self.device)  # type: ignore[misc]
+                    _, memory[name] = build_and_weigh(lambda run=run: run.train, self.device)  # type: ignore[misc]
             except Exception:  # the same error is kept by the timing below
                 memory[name] = None
         timings = self.time(cases, contexts, f"{backbone}, {density}", flush=False)
@@ -201,7 +211,9 @@ class Measurement:
     def layer(self, case: LayerCase, backbone: str, density: str) -> None:
         """All backends, precisions and passes of one layer."""
         runs = {f"{b} {p}": LayerRun(case, b, p) for b, p in self.layer_conditions}
-        cases = {f"{name}, {which}": partial(run.run, which) for name, run in runs.items() for which in PASSES}
+        cases: dict[str, Callable[[], object]] = {
+            f"{name}, {which}": partial(run.run, which) for name, run in runs.items() for which in PASSES
+        }
         contexts: dict[str, Context] = {
             f"{name}, {which}": partial(precision_of, run.backend, run.precision)
             for name, run in runs.items()
@@ -268,8 +280,8 @@ class Measurement:
                     )
                     worst.setdefault((backend, precision), []).extend(errors)
         print(f"\nlargest error against float64 over all layers, {density}: output, input gradient, weight gradient")
-        for (backend, precision), errors in worst.items():
-            parts = "  ".join(f"{max(errors[i::3]):.1e}" for i in range(3))
+        for (backend, precision), found in worst.items():
+            parts = "  ".join(f"{max(found[i::3]):.1e}" for i in range(3))
             print(f"{backend + ' ' + precision:20} {parts}")
         for backend, precision in conditions:
             if precision in LIMITS and backend != "spconv":
