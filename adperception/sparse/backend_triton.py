@@ -33,6 +33,7 @@ __all__ = [
     "SortedSites",
     "TapTable",
     "build_table",
+    "convolve",
     "float32_precision",
     "set_float32_precision",
     "sparse_convolution",
@@ -248,6 +249,44 @@ def sparse_convolution(features: Tensor, weight: Tensor, table: TapTable) -> Ten
         list(astuple(gradient)),
     )
     return result
+
+
+def convolve(
+    features: Tensor,
+    weight: Tensor,
+    table: TapTable,
+    output: Tensor,
+    blocks: ConvolveBlocks,
+    *,
+    float32: str,
+    backwards: bool,
+) -> Tensor:
+    """The product alone, without autograd, with given blocks: what is measured to find the best ones.
+
+    Args:
+        features: ``(N, in)``, or for ``backwards`` the gradient ``(M, out)`` of the output.
+        weight: ``(out, kz, ky, kx, in)``.
+        table: which site each row reads.
+        output: ``(M, out)``, or for ``backwards`` ``(N, in)``; is filled and returned.
+        blocks: how the work is cut.
+        float32: precision of float32 products.
+        backwards: compute the input gradient.
+    """
+    sources, order = table.read_backwards() if backwards else (table.sources, table.order)
+    taps, counts = table.blocks(blocks.rows, backwards=backwards)
+    return _convolve(
+        features,
+        weight,
+        sources,
+        order,
+        taps,
+        counts,
+        output,
+        float32,
+        astuple(blocks),
+        transposed=backwards,
+        mirror=backwards and table.submanifold,
+    )
 
 
 # Operators. Each has a function that computes and one that says the shapes; both know every size from their arguments.
