@@ -23,7 +23,8 @@ from adperception.models.backbones.voxel_backbone_8x import VoxelBackBone8x
 from adperception.simulation.lidar_sensor import LidarSensor
 from adperception.simulation.simulate_kitti import simulate_frame
 from adperception.sparse import SparseConvolution, SparseTensor, backend_triton, use_backend
-from adperception.sparse.backend_triton import TapTable
+from adperception.sparse.precision import float32_precision
+from adperception.sparse.triton_table import TapTable
 from adperception.sparse.tuning import (
     ConvolveBlocks,
     DeviceTuning,
@@ -184,7 +185,7 @@ def _forward_job(layer: SparseConvolution, features: Tensor, table: TapTable, pr
 
     def run(blocks: ConvolveBlocks) -> object:
         return backend_triton.convolve(
-            features, layer.weight, table, output, blocks, float32=backend_triton.float32_precision(), backwards=False
+            features, layer.weight, table, output, blocks, float32=float32_precision(), backwards=False
         )
 
     return block_key("convolve", precision, *shape), current, _convolve_candidates(current), run
@@ -199,7 +200,7 @@ def _backward_job(layer: SparseConvolution, features: Tensor, table: TapTable, p
 
     def run(blocks: ConvolveBlocks) -> object:
         return backend_triton.convolve(
-            gradient, layer.weight, table, output, blocks, float32=backend_triton.float32_precision(), backwards=True
+            gradient, layer.weight, table, output, blocks, float32=float32_precision(), backwards=True
         )
 
     return block_key("convolve", precision, *shape), current, _convolve_candidates(current), run
@@ -213,7 +214,7 @@ def _gradient_job(layer: SparseConvolution, features: Tensor, table: TapTable, p
     def run(blocks: WeightGradientBlocks) -> object:
         pairs = table.pairs(blocks.segments, blocks.pairs)
         operator = torch.ops.adperception.sparse_convolution_weight_gradient
-        precision32 = backend_triton.float32_precision()
+        precision32 = float32_precision()
         return operator(features, gradient, layer.weight, *pairs, precision32, list(astuple(blocks)))
 
     options = itertools.product((32, 64, 128), (256, 512, 1024), (4,), (3, 4))
