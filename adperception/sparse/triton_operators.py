@@ -351,7 +351,7 @@ def run_convolve(
             TRANSPOSED=transposed,
             MIRRORED=mirror,
             PRECISION=precision,
-            BLOCKTABLE_ROWS=blocks.rows,
+            BLOCK_ROWS=blocks.rows,
             BLOCK_IN=blocks.in_channels,
             BLOCK_OUT=blocks.out_channels,
             num_warps=blocks.warps,
