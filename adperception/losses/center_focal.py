@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 __all__ = ["center_focal"]
@@ -25,6 +26,7 @@ def center_focal(logits: Tensor, heatmaps: Tensor, alpha: float = 2.0, beta: flo
     """
     probability = logits.sigmoid().clamp(SMALLEST, 1.0 - SMALLEST)
     is_center = heatmaps == 1.0
-    positive = ((1.0 - probability) ** alpha * probability.log())[is_center]
+    # Not selected by the mask, which would have to be counted first.
+    positive = torch.where(is_center, (1.0 - probability) ** alpha * probability.log(), 0.0)
     negative = probability**alpha * (1.0 - heatmaps) ** beta * (1.0 - probability).log()  # 0 at centres
     return -(positive.sum() + negative.sum()) / is_center.sum().clamp(min=1)

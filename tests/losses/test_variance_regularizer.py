@@ -17,19 +17,27 @@ def test_by_hand() -> None:
     assert float(variance_hinge(rows, level=0.1)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_mean_over_samples_with_two_cells_or_more() -> None:
-    bev = torch.randn(4, 8, 3, 3) * 0.01
-    cells = torch.zeros(4, 3, 3, dtype=torch.bool)
-    cells[0, 0, :3] = cells[1, 1, 1] = True
-    cells[3, :2, 0] = True
-    hinges = [variance_hinge(bev[b].permute(1, 2, 0)[cells[b]]) for b in (0, 3)]
-    torch.testing.assert_close(variance_regularizer(bev, cells), (hinges[0] + hinges[1]) / 2)
+@pytest.mark.parametrize("counts", [[3, 1, 0, 2], [2], [40, 3, 500], [5, 5], [0, 0, 2, 1]])
+def test_equals_the_hinge_of_each_sample_and_its_gradient(counts: list[int]) -> None:
+    """Samples with fewer than two rows are left out; some channels lie above the wanted level, some below."""
+    rows = torch.randn(sum(counts), 32) * torch.linspace(0.01, 0.12, 32) + torch.randn(32)
+    rows.requires_grad_()
+    samples = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    loss = variance_regularizer(rows, samples, counts)
+    hinges = [variance_hinge(part) for part in torch.split(rows, counts) if len(part) >= 2]
+    expected = torch.stack(hinges).mean()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-8)
+    assert float(expected.detach()) > 0
+    (gradient,) = torch.autograd.grad(loss, rows)
+    (wanted,) = torch.autograd.grad(expected, rows)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-6 * float(wanted.abs().max()))
 
 
-def test_no_sample_left_is_zero_and_connected() -> None:
-    bev = torch.randn(2, 8, 3, 3, requires_grad=True)
-    loss = variance_regularizer(bev, torch.zeros(2, 3, 3, dtype=torch.bool))
+@pytest.mark.parametrize("counts", [[0, 0], [1, 1, 0]])
+def test_no_sample_left_is_zero_and_connected(counts: list[int]) -> None:
+    rows = torch.randn(sum(counts), 8, requires_grad=True)
+    loss = variance_regularizer(rows, torch.arange(sum(counts)), counts)
     loss.backward()
     assert float(loss.detach()) == 0
-    assert bev.grad is not None
-    assert not bev.grad.any()
+    assert rows.grad is not None
+    assert not rows.grad.any()

@@ -6,7 +6,7 @@ that OpenPCDet calls "without ResNet", whose encoder is the same as SECOND's. Mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -16,6 +16,7 @@ from adperception.models.heads.center_head import CenterHead, CenterOutputs
 from adperception.models.heads.labelled_boxes import LabelledBoxes, labelled_boxes
 from adperception.models.heads.scored_boxes import ScoredBoxes, Suppression
 from adperception.registry import MODELS
+from adperception.sparse import PlannedSites
 from adperception.structures import LidarBatch, Voxels
 
 __all__ = ["CenterPoint"]
@@ -85,11 +86,14 @@ class CenterPoint(VoxelDetector):
     def forward(self, batch: LidarBatch, generator: torch.Generator | None = None) -> Losses:
         """The losses of one labelled batch; nothing is drawn."""
         frames = labelled_boxes(batch, self.class_names, self.grid)
-        return self.losses(self.head_outputs(batch.voxels), frames)
+        pending = self.dense_head.pending_targets(frames)
+        reach, planned = self.read_sizes(batch.voxels, pending.reach)
+        outputs = self.head_outputs(batch.voxels, planned)
+        return Losses.sum_of(self.dense_head.losses(outputs, pending.known(reach)))
 
-    def head_outputs(self, voxels: Voxels) -> CenterOutputs:
+    def head_outputs(self, voxels: Voxels, planned: Mapping[str, PlannedSites] | None = None) -> CenterOutputs:
         """What the head says about every cell."""
-        return self.dense_head(self.bev_features(voxels))  # type: ignore[no-any-return]
+        return self.dense_head(self.bev_features(voxels, planned))  # type: ignore[no-any-return]
 
     def losses(self, outputs: CenterOutputs, frames: Sequence[LabelledBoxes]) -> Losses:
         """The losses of given outputs, given each frame's objects."""

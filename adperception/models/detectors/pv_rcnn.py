@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from adperception.geometry.nms import rotated_nms
+from adperception.losses.full_precision import full_precision
 from adperception.models.base import Losses
 from adperception.models.detectors.second import SECOND
 from adperception.models.heads.anchor_head import AnchorOutputs
@@ -26,6 +27,7 @@ from adperception.models.heads.scored_boxes import ScoredBoxes
 from adperception.models.point_modules.set_abstraction import FeaturePoints
 from adperception.models.point_modules.voxel_set_abstraction import Keypoints, VoxelSetAbstraction
 from adperception.registry import MODELS
+from adperception.sparse import PlannedSites
 from adperception.structures import Detections, LidarBatch
 
 __all__ = ["PVRCNN"]
@@ -140,17 +142,19 @@ class PVRCNN(SECOND):
     def forward(self, batch: LidarBatch, generator: torch.Generator | None = None) -> Losses:
         """The losses of one labelled batch; ``generator`` draws proposals to learn from, and dropout."""
         frames = labelled_boxes(batch, self.class_names, self.grid)
-        stage = self.first_stage(batch)
+        pending = self.dense_head.pending_targets(frames)
+        count, planned = self.read_sizes(batch.voxels, pending.count)
+        stage = self.first_stage(batch, planned)
         targets = sample_rois(self.proposals(stage.anchors, TRAINING), frames, self.rois_per_frame, generator)
         outputs = self.roi_head(targets.rois, targets.frames, _weighted(stage), generator)
-        terms = self.dense_head.losses(stage.anchors, self.dense_head.targets(frames))
+        terms = self.dense_head.losses(stage.anchors, pending.known(count))
         terms["loss_point"] = self.point_head.loss(stage.logits, stage.keypoints.xyz, stage.keypoints.frames, frames)
         terms |= self.roi_head.losses(outputs, targets)
         return Losses.sum_of(terms)
 
-    def first_stage(self, batch: LidarBatch) -> FirstStage:
-        """Everything up to the proposals."""
-        stages = self.backbone_3d.stages(batch.voxels)
+    def first_stage(self, batch: LidarBatch, planned: Mapping[str, PlannedSites] | None = None) -> FirstStage:
+        """Everything up to the proposals; ``planned`` as for the encoder."""
+        stages = self.backbone_3d.stages(batch.voxels, planned)
         anchors = self.dense_head(self.backbone_2d(stages.bev.contiguous()))
         keypoints = self.pfe(batch.points, stages)
         return FirstStage(anchors, keypoints, self.point_head(keypoints.gathered))
@@ -158,7 +162,7 @@ class PVRCNN(SECOND):
     @torch.no_grad()
     def proposals(self, outputs: AnchorOutputs, limits: ProposalLimits) -> list[ScoredBoxes]:
         """The best boxes of the first stage in each frame, with logits as scores."""
-        scores, labels = outputs.classes.max(dim=-1)
+        scores, labels = outputs.classes.float().max(dim=-1)
         found = []
         for one in zip(self.dense_head.decode(outputs), scores, labels, strict=True):
             frame = ScoredBoxes(*one)
@@ -180,8 +184,9 @@ class PVRCNN(SECOND):
         frames = torch.arange(len(counts), device=rois.device)
         frames = frames.repeat_interleave(torch.tensor(counts, device=rois.device))
         outputs = self.roi_head(rois, frames, _weighted(stage))
-        boxes = torch.split(decode_rois(outputs.boxes, rois), counts)
-        scores = torch.split(outputs.scores.sigmoid(), counts)
+        with full_precision(rois):
+            boxes = torch.split(decode_rois(outputs.boxes.float(), rois), counts)
+        scores = torch.split(outputs.scores.float().sigmoid(), counts)
         refined = [
             self.suppression(ScoredBoxes(box, score, found.labels))
             for box, score, found in zip(boxes, scores, proposals, strict=True)

@@ -19,6 +19,7 @@ from adperception.models.heads.box_coder import DIRECTION_OFFSET
 from adperception.models.heads.labelled_boxes import LabelledBoxes, labelled_boxes
 from adperception.models.heads.scored_boxes import ScoredBoxes, Suppression
 from adperception.registry import MODELS
+from adperception.sparse import PlannedSites
 from adperception.structures import LidarBatch, Voxels
 
 __all__ = ["SECOND"]
@@ -92,11 +93,14 @@ class SECOND(VoxelDetector):
     def forward(self, batch: LidarBatch, generator: torch.Generator | None = None) -> Losses:
         """The losses of one labelled batch; nothing is drawn."""
         frames = labelled_boxes(batch, self.class_names, self.grid)
-        return self.losses(self.head_outputs(batch.voxels), frames)
+        pending = self.dense_head.pending_targets(frames)
+        count, planned = self.read_sizes(batch.voxels, pending.count)
+        outputs = self.head_outputs(batch.voxels, planned)
+        return Losses.sum_of(self.dense_head.losses(outputs, pending.known(count)))
 
-    def head_outputs(self, voxels: Voxels) -> AnchorOutputs:
+    def head_outputs(self, voxels: Voxels, planned: Mapping[str, PlannedSites] | None = None) -> AnchorOutputs:
         """What the head says about every anchor."""
-        return self.dense_head(self.bev_features(voxels))  # type: ignore[no-any-return]
+        return self.dense_head(self.bev_features(voxels, planned))  # type: ignore[no-any-return]
 
     def losses(self, outputs: AnchorOutputs, frames: Sequence[LabelledBoxes]) -> Losses:
         """The losses of given outputs, given each frame's objects."""

@@ -13,9 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adperception.losses.full_precision import full_precision
 from adperception.losses.sigmoid_focal import sigmoid_focal
 from adperception.losses.sine_smooth_l1 import sine_smooth_l1
-from adperception.models.heads.anchor_targets import IGNORED, AnchorTargets, assign_anchors
+from adperception.models.heads.anchor_targets import (
+    IGNORED,
+    AnchorTargets,
+    PendingAnchorTargets,
+    assign_anchors,
+)
 from adperception.models.heads.anchors import ROTATIONS, AnchorClass, make_anchors
 from adperception.models.heads.box_coder import (
     DIRECTION_BINS,
@@ -96,9 +102,15 @@ class AnchorHead(nn.Module):
         )
 
     @torch.no_grad()
+    def pending_targets(self, frames: Sequence[LabelledBoxes]) -> PendingAnchorTargets:
+        """What the outputs should be, given B frames' objects, before the number of positive anchors is read."""
+        with full_precision(self.anchors):
+            return assign_anchors(self.anchors, self.classes, frames)
+
     def targets(self, frames: Sequence[LabelledBoxes]) -> AnchorTargets:
-        """What the outputs should be, given B frames' objects."""
-        return assign_anchors(self.anchors, self.classes, frames)
+        """What the outputs should be, given B frames' objects; the host waits for the device once."""
+        pending = self.pending_targets(frames)
+        return pending.known(int(pending.count))
 
     def target_codes(self, targets: AnchorTargets) -> Tensor:
         """``(P, 7)`` codes that the positive anchors should give."""
@@ -108,21 +120,24 @@ class AnchorHead(nn.Module):
     def losses(self, outputs: AnchorOutputs, targets: AnchorTargets) -> dict[str, Tensor]:
         """The weighted loss terms ``loss_cls``, ``loss_box`` and ``loss_direction``; their sum is to be minimised.
 
-        Each frame's terms are divided by its number of positive anchors, and averaged over frames.
+        Each frame's terms are divided by its number of positive anchors, and averaged over frames; in float32.
         """
         batch_size, anchor_count = targets.labels.shape
-        per_frame = (targets.labels > 0).sum(dim=1).clamp(min=1)
-        counted = (targets.labels != IGNORED) / per_frame[:, None]
-        wanted = targets.labels[..., None] == torch.arange(1, len(self.classes) + 1, device=targets.labels.device)
-        class_loss = (sigmoid_focal(outputs.classes, wanted.to(outputs.classes.dtype)) * counted[..., None]).sum()
+        device = targets.labels.device
+        with full_precision(targets.labels):
+            per_frame = (targets.labels > 0).sum(dim=1).clamp(min=1)
+            counted = (targets.labels != IGNORED) / per_frame[:, None]
+            classes = outputs.classes.float()
+            wanted = targets.labels[..., None] == torch.arange(1, len(self.classes) + 1, device=device)
+            class_loss = (sigmoid_focal(classes, wanted.to(classes.dtype)) * counted[..., None]).sum()
 
-        share = 1.0 / per_frame[targets.positives // anchor_count]
-        predicted = outputs.boxes.flatten(0, 1)[targets.positives]
-        box_loss = (sine_smooth_l1(predicted, self.target_codes(targets)).sum(dim=1) * share).sum()
+            share = 1.0 / per_frame[targets.positives // anchor_count]
+            predicted = outputs.boxes.flatten(0, 1)[targets.positives].float()
+            box_loss = (sine_smooth_l1(predicted, self.target_codes(targets)).sum(dim=1) * share).sum()
 
-        logits = outputs.directions.flatten(0, 1)[targets.positives]
-        bins = direction_bins(targets.boxes[:, 6], self.direction_offset)
-        direction_loss = (F.cross_entropy(logits, bins, reduction="none") * share).sum()
+            logits = outputs.directions.flatten(0, 1)[targets.positives].float()
+            bins = direction_bins(targets.boxes[:, 6], self.direction_offset)
+            direction_loss = (F.cross_entropy(logits, bins, reduction="none") * share).sum()
         return {
             "loss_cls": class_loss * (CLASS_WEIGHT / batch_size),
             "loss_box": box_loss * (BOX_WEIGHT / batch_size),
@@ -130,10 +145,11 @@ class AnchorHead(nn.Module):
         }
 
     def decode(self, outputs: AnchorOutputs) -> Tensor:
-        """``(B, N, 7)`` the box that every anchor stands for, headings turned to the likelier direction."""
-        boxes = decode_boxes(outputs.boxes, self.anchors.view(-1, 7))
-        yaw = turn_to_bins(boxes[..., 6], outputs.directions.argmax(dim=-1), self.direction_offset)
-        return torch.cat([boxes[..., :6], yaw[..., None]], dim=-1)
+        """``(B, N, 7)`` float32: the box that every anchor stands for, headings turned to the likelier direction."""
+        with full_precision(outputs.boxes):
+            boxes = decode_boxes(outputs.boxes.float(), self.anchors.view(-1, 7))
+            yaw = turn_to_bins(boxes[..., 6], outputs.directions.argmax(dim=-1), self.direction_offset)
+            return torch.cat([boxes[..., :6], yaw[..., None]], dim=-1)
 
 
 def _per_anchor(maps: Tensor, values: int) -> Tensor:

@@ -15,8 +15,10 @@ from torch import Tensor
 from adperception.models.heads.anchors import AnchorClass
 from adperception.models.heads.box_coder import limit_period
 from adperception.models.heads.labelled_boxes import LabelledBoxes
+from adperception.models.on_device import on_device
+from adperception.sparse import static_nonzero
 
-__all__ = ["BACKGROUND", "IGNORED", "AnchorTargets", "assign_anchors"]
+__all__ = ["BACKGROUND", "IGNORED", "AnchorTargets", "PendingAnchorTargets", "assign_anchors"]
 
 BACKGROUND, IGNORED = 0, -1
 
@@ -36,7 +38,31 @@ class AnchorTargets:
     boxes: Tensor
 
 
-def assign_anchors(anchors: Tensor, classes: Sequence[AnchorClass], frames: Sequence[LabelledBoxes]) -> AnchorTargets:
+@dataclass(frozen=True)
+class PendingAnchorTargets:
+    """Targets of which the host does not know yet how many anchors are positive.
+
+    Attributes:
+        labels: see ``AnchorTargets``.
+        nearest: ``(B, N)`` int64 for every anchor the position in ``boxes`` of the object that it overlaps most.
+        boxes: ``(M, 7)`` the objects of all frames.
+        count: scalar int64 on the device: how many anchors are positive.
+    """
+
+    labels: Tensor
+    nearest: Tensor
+    boxes: Tensor
+    count: Tensor
+
+    def known(self, count: int) -> AnchorTargets:
+        """The targets, given what ``self.count`` holds; runs without a wait of the host."""
+        positives = static_nonzero((self.labels > 0).flatten(), count)
+        return AnchorTargets(self.labels, positives, self.boxes[self.nearest.flatten()[positives]])
+
+
+def assign_anchors(
+    anchors: Tensor, classes: Sequence[AnchorClass], frames: Sequence[LabelledBoxes], frames_at_once: int | None = None
+) -> PendingAnchorTargets:
     """Compare every anchor with the objects of its class.
 
     Boxes are seen from above and turned to the nearest axis. An anchor that overlaps an object of its class by
@@ -44,43 +70,68 @@ def assign_anchors(anchors: Tensor, classes: Sequence[AnchorClass], frames: Sequ
     that overlaps some object as much as the best anchor does, so that no object goes without. Of the rest, those below
     ``unmatched_iou`` for all objects are background.
 
+    Frames are compared together, a class at a time, lists of objects padded to the longest.
+
     Args:
         anchors: ``(H, W, K, R, 7)`` from ``make_anchors``.
         classes: the K classes.
         frames: B frames' objects, on the device of the anchors.
+        frames_at_once: how many are compared together. If ``None``, on a CPU one, as its list then needs no padding,
+            elsewhere all, as a GPU is faster with few large operations.
 
     Source: Yan et al., SECOND, Sensors 2018, section 3.2.1, as in OpenPCDet's ``AxisAlignedTargetAssigner``.
     """
-    shape = anchors.shape[:4]
-    labels = torch.empty(len(frames), *shape, dtype=torch.int64, device=anchors.device)
-    boxes = []
-    for frame, objects in enumerate(frames):
-        nearest = torch.zeros(shape, dtype=torch.int64, device=anchors.device)
-        for number, c in enumerate(classes):
-            mine = (objects.labels == number).nonzero()[:, 0]
-            positive, background, best = _match(anchors[:, :, number], objects.boxes[mine], c)
-            labels[frame, :, :, number] = torch.where(
-                positive, number + 1, torch.where(background, BACKGROUND, IGNORED)
-            )
-            if len(mine):
-                nearest[:, :, number] = mine[best]
-        boxes.append(objects.boxes[nearest[labels[frame] > 0]])
+    shape = (len(frames), *anchors.shape[:4])
+    labels = torch.full(shape, BACKGROUND, dtype=torch.int64, device=anchors.device)
+    nearest = torch.zeros(shape, dtype=torch.int64, device=anchors.device)
+    boxes = torch.cat([objects.boxes for objects in frames])
+    step = frames_at_once or (1 if anchors.device.type == "cpu" else len(frames))
+    for number, c in enumerate(classes):
+        mine = _positions(frames, number)
+        for first in range(0, len(frames), step):
+            part = slice(first, first + step)
+            longest = max(len(positions) for positions in mine[part])
+            if not longest:
+                continue
+            listed = [p for positions in mine[part] for p in (*positions, *[-1] * (longest - len(positions)))]
+            position = on_device(listed, anchors.device).view(-1, longest)
+            positive, background, best = _match(anchors[:, :, number], boxes, position, c)
+            of_class = torch.where(positive, number + 1, torch.where(background, BACKGROUND, IGNORED))
+            labels[part, :, :, number] = of_class
+            nearest[part, :, :, number] = best
     labels = labels.flatten(1)
-    return AnchorTargets(labels, (labels.flatten() > 0).nonzero()[:, 0], torch.cat(boxes))
+    return PendingAnchorTargets(labels, nearest.flatten(1), boxes, (labels > 0).sum())
 
 
-def _match(anchors: Tensor, boxes: Tensor, c: AnchorClass) -> tuple[Tensor, Tensor, Tensor]:
-    """``(H, W, R)`` bool positive, bool background, and int64 the object that each anchor overlaps most."""
-    shape = anchors.shape[:3]
-    if not len(boxes):
-        nothing = torch.zeros(shape, dtype=torch.bool, device=anchors.device)
-        return nothing, ~nothing, nothing.long()
-    iou = _aligned_iou(anchors, boxes)  # (M, R, H, W)
-    most, best = iou.max(dim=0)
-    per_object = iou.amax(dim=(1, 2, 3), keepdim=True)
-    forced = ((iou == per_object) & (per_object > 0)).any(dim=0)
+def _positions(frames: Sequence[LabelledBoxes], number: int) -> list[list[int]]:
+    """Per frame, where its objects of class ``number`` stand among those of all frames."""
+    found, first = [], 0
+    for objects in frames:
+        found.append([first + i for i, label in enumerate(objects.host_labels) if label == number])
+        first += len(objects)
+    return found
+
+
+def _match(anchors: Tensor, boxes: Tensor, position: Tensor, c: AnchorClass) -> tuple[Tensor, Tensor, Tensor]:
+    """``(B, H, W, R)`` bool positive, bool background, and int64 the object that each anchor overlaps most.
+
+    Args:
+        anchors: ``(H, W, R, 7)`` of one class.
+        boxes: ``(M, 7)`` all objects.
+        position: ``(B, P)`` int64 each frame's objects of the class in ``boxes``, filled up with -1.
+        c: the class.
+    """
+    padded = position < 0
+    place = position.clamp(min=0)
+    iou = _aligned_iou(anchors, boxes[place].flatten(0, 1))
+    iou = iou.view(*position.shape, *iou.shape[1:])  # (B, P, R, H, W)
+    iou = iou.masked_fill_(padded[:, :, None, None, None], -1.0)
+    most, best = iou.max(dim=1)
+    per_object = iou.amax(dim=(2, 3, 4), keepdim=True)
+    forced = ((iou == per_object) & (per_object > 0)).any(dim=1)
     positive, background = forced | (most >= c.matched_iou), most < c.unmatched_iou
-    positive, background, best = (t.permute(1, 2, 0) for t in (positive, background, best))
+    best = place.gather(1, best.flatten(1)).view_as(best)
+    positive, background, best = (t.permute(0, 2, 3, 1) for t in (positive, background, best))
     return positive, background, best
 
 
@@ -111,5 +162,5 @@ def _aligned_sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """``(..., 2)`` smallest and largest x, y of boxes turned to the nearest axis."""
     turn = limit_period(boxes[..., 6] + math.pi / 2, math.pi) - math.pi / 2
     lengthwise = (turn.abs() < math.pi / 4)[..., None]
-    half = torch.where(lengthwise, boxes[..., 3:5], boxes[..., [4, 3]]) / 2
+    half = torch.where(lengthwise, boxes[..., 3:5], boxes[..., 3:5].flip(-1)) / 2
     return boxes[..., :2] - half, boxes[..., :2] + half

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from adperception.losses.center_focal import center_focal
+from adperception.losses.full_precision import full_precision
 from adperception.models.backbones.voxel_backbone_8x import BEV_STRIDE
-from adperception.models.heads.center_targets import CenterTargets, center_targets
+from adperception.models.heads.center_targets import CenterTargets, PendingCenterTargets, center_targets
 from adperception.models.heads.labelled_boxes import LabelledBoxes
 from adperception.models.heads.scored_boxes import ScoredBoxes
+from adperception.models.on_device import on_device
 from adperception.structures import VoxelGrid
 
 __all__ = ["CenterHead", "CenterOutputs"]
@@ -102,25 +104,36 @@ class CenterHead(nn.Module):
         return CenterOutputs(**{name: branch(shared) for name, branch in branches.items()})  # type: ignore[operator]
 
     @torch.no_grad()
-    def targets(self, frames: Sequence[LabelledBoxes]) -> CenterTargets:
-        """What the outputs should be, given B frames' objects."""
+    def pending_targets(self, frames: Sequence[LabelledBoxes]) -> PendingCenterTargets:
+        """What the outputs should be, given B frames' objects, before the size of the largest peak is read."""
         return center_targets(frames, self.class_count, self.grid, self.bev_shape)
+
+    def targets(self, frames: Sequence[LabelledBoxes]) -> CenterTargets:
+        """What the outputs should be, given B frames' objects; the host waits for the device once."""
+        pending = self.pending_targets(frames)
+        return pending.known(int(pending.reach))
 
     def losses(self, outputs: CenterOutputs, targets: CenterTargets) -> dict[str, Tensor]:
         """The weighted loss terms ``loss_heatmap`` and ``loss_box``; their sum is to be minimised.
 
-        ``loss_box`` is the mean absolute error at the objects' cells, summed over the eight codes.
+        ``loss_box`` is the mean absolute error at the objects' cells, summed over the eight codes. Both are float32.
         """
-        codes = torch.cat([outputs.center, outputs.center_z, outputs.dim, outputs.rot], dim=1)
-        predicted = codes.permute(0, 2, 3, 1).flatten(0, 2)[targets.cells]
-        error = (predicted - targets.codes).abs().sum() / max(1, len(targets.cells))
-        return {"loss_heatmap": center_focal(outputs.hm, targets.heatmaps), "loss_box": error * BOX_WEIGHT}
+        with full_precision(targets.codes):
+            codes = torch.cat([outputs.center, outputs.center_z, outputs.dim, outputs.rot], dim=1)
+            predicted = codes.permute(0, 2, 3, 1).flatten(0, 2)[targets.cells].float()
+            error = (predicted - targets.codes).abs().sum() / max(1, len(targets.cells))
+            heatmap = center_focal(outputs.hm.float(), targets.heatmaps)
+        return {"loss_heatmap": heatmap, "loss_box": error * BOX_WEIGHT}
 
     def decode(self, outputs: CenterOutputs) -> list[ScoredBoxes]:
         """Per frame the boxes at the ``top_k`` cells, best first, as far as their centres lie in the range.
 
-        There is no suppression of neighbouring cells; that is left to what comes after.
+        There is no suppression of neighbouring cells; that is left to what comes after. Boxes and scores are float32.
         """
+        with full_precision(outputs.hm):
+            return self._decode(CenterOutputs(*(maps.float() for maps in outputs)))
+
+    def _decode(self, outputs: CenterOutputs) -> list[ScoredBoxes]:
         batch_size, _, height, width = outputs.hm.shape
         flat = outputs.hm.sigmoid().flatten(1)
         scores, index = flat.topk(min(self.top_k, flat.shape[1]), dim=1)
@@ -129,13 +142,13 @@ class CenterHead(nn.Module):
         def at_cells(maps: Tensor) -> Tensor:
             return maps.flatten(2).gather(2, cell[:, None].expand(-1, maps.shape[1], -1)).transpose(1, 2)
 
-        minimum, size = flat.new_tensor(self.grid.point_cloud_range[:2]), flat.new_tensor(self.grid.voxel_size[:2])
+        minimum, size = (on_device(v[:2], flat.device) for v in (self.grid.point_cloud_range, self.grid.voxel_size))
         corner = torch.stack([cell % width, cell // width], dim=-1)
         place = (corner + at_cells(outputs.center)) * BEV_STRIDE * size + minimum
         rotation = at_cells(outputs.rot)
         yaw = torch.atan2(rotation[..., 1:], rotation[..., :1])
         boxes = torch.cat([place, at_cells(outputs.center_z), at_cells(outputs.dim).exp(), yaw], dim=-1)
 
-        limits = boxes.new_tensor(self.grid.point_cloud_range)
+        limits = on_device(self.grid.point_cloud_range, boxes.device)
         inside = ((boxes[..., :3] >= limits[:3]) & (boxes[..., :3] <= limits[3:])).all(dim=-1)
         return [ScoredBoxes(boxes[b], scores[b], labels[b]).select(inside[b]) for b in range(batch_size)]

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from adperception.losses.full_precision import full_precision
 from adperception.losses.sigmoid_focal import sigmoid_focal
 from adperception.models.heads.labelled_boxes import LabelledBoxes
+from adperception.models.on_device import on_device
 from adperception.models.point_modules.pointwise import PointwiseNetwork
 
 __all__ = ["PointHead", "inside_boxes"]
@@ -37,7 +39,7 @@ class PointHead(nn.Module):
         return self.cls_layers(features).squeeze(1)  # type: ignore[no-any-return]
 
     def loss(self, logits: Tensor, xyz: Tensor, frames: Tensor, objects: Sequence[LabelledBoxes]) -> Tensor:
-        """Focal loss over all keypoints that are not left alone, divided by the number on objects.
+        """Focal loss over all keypoints that are not left alone, divided by the number on objects; float32.
 
         Args:
             logits: ``(K,)`` what ``forward`` gave.
@@ -45,15 +47,16 @@ class PointHead(nn.Module):
             frames: ``(K,)`` int64 frame of each keypoint.
             objects: each frame's objects.
         """
-        foreground, unclear = self.targets(xyz, frames, objects)
-        loss = sigmoid_focal(logits, foreground.to(logits.dtype)).masked_fill(unclear, 0.0)
-        return loss.sum() / foreground.sum().clamp(min=1)
+        with full_precision(logits):
+            foreground, unclear = self.targets(xyz, frames, objects)
+            loss = sigmoid_focal(logits.float(), foreground.float()).masked_fill(unclear, 0.0)
+            return loss.sum() / foreground.sum().clamp(min=1)
 
     @torch.no_grad()
     def targets(self, xyz: Tensor, frames: Tensor, objects: Sequence[LabelledBoxes]) -> tuple[Tensor, Tensor]:
         """``(K,)`` bool: inside an object; ``(K,)`` bool: left alone."""
         foreground, near = (torch.zeros(len(xyz), dtype=torch.bool, device=xyz.device) for _ in range(2))
-        wider = xyz.new_tensor([0, 0, 0, MARGIN, MARGIN, MARGIN, 0])
+        wider = on_device([0, 0, 0, MARGIN, MARGIN, MARGIN, 0], xyz.device, xyz.dtype)
         for number, frame in enumerate(objects):
             own = frames == number
             foreground |= own & inside_boxes(xyz, frame.boxes).any(dim=1)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adperception.losses.corner_distance import corner_distance
+from adperception.losses.full_precision import full_precision
 from adperception.models.heads.box_coder import decode_boxes, encode_boxes, limit_period
 from adperception.models.heads.roi_targets import RoITargets
 from adperception.models.point_modules.pointwise import PointwiseLinear, PointwiseNetwork
@@ -69,7 +70,8 @@ class RoIHead(nn.Module):
         self, rois: Tensor, frames: Tensor, keypoints: FeaturePoints, generator: torch.Generator | None = None
     ) -> RoIOutputs:
         """The outputs for regions ``(R, 7)`` in frames ``(R,)``; ``generator`` draws the dropout."""
-        places = roi_grid_points(rois, self.grid_size)
+        with full_precision(rois):
+            places = roi_grid_points(rois, self.grid_size)
         place_frames = frames.repeat_interleave(self.grid_size**3)
         pooled = self.roi_grid_pool_layer(keypoints, places.flatten(0, 1), place_frames)
         rows = pooled.view(len(rois), self.grid_size**3, pooled.shape[1]).transpose(1, 2).flatten(1)
@@ -79,16 +81,18 @@ class RoIHead(nn.Module):
     def losses(self, outputs: RoIOutputs, targets: RoITargets) -> dict[str, Tensor]:
         """``loss_roi_cls``, ``loss_roi_box`` and ``loss_roi_corner``; their sum is to be minimised.
 
-        Scores are averaged over all regions, boxes and corners over those that learn a box.
+        Scores are averaged over all regions, boxes and corners over those that learn a box; in float32.
         """
-        rois, codes = targets.rois[targets.foreground], outputs.boxes[targets.foreground]
+        rois, codes = targets.rois[targets.foreground], outputs.boxes[targets.foreground].float()
         count = max(len(rois), 1)
-        score_loss = F.binary_cross_entropy_with_logits(outputs.scores, targets.scores, reduction="sum")
-        box_loss = F.smooth_l1_loss(codes, encode_rois(targets.boxes, rois), reduction="sum", beta=1 / 9)
+        with full_precision(rois):
+            score_loss = F.binary_cross_entropy_with_logits(outputs.scores.float(), targets.scores, reduction="sum")
+            box_loss = F.smooth_l1_loss(codes, encode_rois(targets.boxes, rois), reduction="sum", beta=1 / 9)
+            corner_loss = corner_distance(decode_rois(codes, rois), targets.boxes).sum()
         return {
             "loss_roi_cls": score_loss / max(len(targets.scores), 1),
             "loss_roi_box": box_loss / count,
-            "loss_roi_corner": corner_distance(decode_rois(codes, rois), targets.boxes).sum() / count,
+            "loss_roi_corner": corner_loss / count,
         }
 
 

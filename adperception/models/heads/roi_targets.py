@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from adperception.geometry.rotated_iou import rotated_iou_3d
+from adperception.losses.full_precision import full_precision
 from adperception.models.heads.labelled_boxes import LabelledBoxes
 from adperception.models.heads.scored_boxes import ScoredBoxes
 
@@ -91,7 +92,8 @@ def _best_overlaps(found: ScoredBoxes, truth: LabelledBoxes) -> tuple[Tensor, Te
     """``(N,)`` largest 3D IoU with an object of the same class, and ``(N,)`` that object's position."""
     if not len(truth):
         return found.scores.new_zeros(len(found.boxes)), torch.zeros_like(found.labels)
-    overlaps = rotated_iou_3d(found.boxes, truth.boxes)
+    with full_precision(found.boxes):
+        overlaps = rotated_iou_3d(found.boxes, truth.boxes)
     best = overlaps.masked_fill(found.labels[:, None] != truth.labels, 0.0).max(dim=1)
     return best.values, best.indices
 

@@ -21,15 +21,18 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from adperception.losses.bev_cosine import bev_cosine
+from adperception.losses.bev_cosine import bev_cosine, bev_cosine_to_vector
+from adperception.losses.full_precision import full_precision
 from adperception.losses.variance_regularizer import variance_regularizer
 from adperception.models.backbones.voxel_backbone_8x import BEV_STRIDE, VoxelBackBone8x
 from adperception.models.base import Losses
-from adperception.models.pretrain.bev_masking import BevMasks, draw_bev_masks, non_empty_cells
-from adperception.models.pretrain.voxel_pretraining import BEV_CHANNELS, VoxelPretraining, select_voxels
+from adperception.models.pretrain.bev_masking import BevMasks, CellCounts, draw_bev_masks, non_empty_cells
+from adperception.models.pretrain.cell_plan import plan_cells
+from adperception.models.pretrain.unit_norm import unit_norm
+from adperception.models.pretrain.voxel_pretraining import BEV_CHANNELS, VoxelPretraining
 from adperception.registry import MODELS
+from adperception.sparse import static_nonzero
 from adperception.structures import LidarBatch, Voxels
 
 __all__ = ["ADLJEPA", "Embeddings", "Predictor", "ema_momentum"]
@@ -42,19 +45,39 @@ CELL_WEIGHT, EMPTY_WEIGHT = 0.75, 0.25
 class Embeddings:
     """What one forward pass of the method looks like.
 
-    Attributes:
-        context: ``(B, 256, H, W)`` context embeddings with tokens at hidden and empty cells (z_c).
-        prediction: ``(B, 256, H, W)`` predictions (s_c).
-        target: ``(B, 256, H, W)`` target embeddings (s_t), without gradient; meaningful at target cells only.
-        masks: which cell is which.
+    The losses look at rows of these maps and need no normalised copy of a whole one; ``prediction`` and ``target`` make
+    them for who wants to see them.
 
-    All three have unit norm over channels.
+    Attributes:
+        context: ``(B, 256, H, W)`` context embeddings with tokens at hidden and empty cells, of unit norm over channels
+            (z_c): the input of the predictor, in its precision.
+        context_rows: ``(n, 256)`` float32, what ``context`` holds at the n context cells, in order of (batch, y, x).
+        predictor_output: ``(B, 256, H, W)`` as the predictor gives it.
+        target_output: ``(B, 256, H, W)`` as the target encoder gives it, without gradient.
+        empty_token: ``(1, 256, 1, 1)``.
+        masks: which cell is which.
+        counts: how many there are.
     """
 
     context: Tensor
-    prediction: Tensor
-    target: Tensor
+    context_rows: Tensor
+    predictor_output: Tensor
+    target_output: Tensor
+    empty_token: Tensor
     masks: BevMasks
+    counts: CellCounts
+
+    @property
+    def prediction(self) -> Tensor:
+        """``(B, 256, H, W)`` predictions (s_c), of unit norm over channels."""
+        return unit_norm(self.predictor_output)
+
+    @property
+    def target(self) -> Tensor:
+        """``(B, 256, H, W)`` target embeddings (s_t), of unit norm, no gradient; meaningful at target cells only."""
+        with torch.no_grad():
+            token = self.empty_token.to(self.target_output.dtype)
+            return unit_norm(torch.where(self.masks.target_empty[:, None], token, self.target_output))
 
 
 class Predictor(nn.Module):
@@ -145,46 +168,72 @@ class ADLJEPA(VoxelPretraining):
 
     def embed_masked(self, voxels: Voxels, masks: BevMasks) -> Embeddings:
         """The embeddings of both branches for given masks."""
-        batch, _, y, x = voxels.coordinates.long().unbind(1)
-        visible = masks.context_cells[batch, y // BEV_STRIDE, x // BEV_STRIDE]
-        context = self.context_encoder(select_voxels(voxels, visible))
-        context = torch.where(masks.hidden[:, None], self.mask_token, context)
-        context = F.normalize(torch.where(masks.context_empty[:, None], self.empty_token, context), dim=1)
-        prediction = F.normalize(self.predictor(context), dim=1)
+        plan = plan_cells(voxels, masks, self.context_encoder)
+        cells = static_nonzero(masks.context_cells.flatten(), sum(plan.counts.context_cells))
+        encoded = self.context_encoder(plan.context.voxels, plan.context.planned)
+        rows = unit_norm(_rows(encoded, cells).float())
+        del encoded  # only its rows are needed
+        context = self._with_tokens(rows, cells, masks.hidden)
+        output = self.predictor(context)
         with torch.no_grad():
-            target = self.target_encoder(select_voxels(voxels, ~visible))
-            target = F.normalize(torch.where(masks.target_empty[:, None], self.empty_token, target), dim=1)
-        return Embeddings(context, prediction, target, masks)
+            target = self.target_encoder(plan.target.voxels, plan.target.planned)
+        return Embeddings(context, rows, output, target, self.empty_token, masks, plan.counts)
+
+    def _with_tokens(self, rows: Tensor, cells: Tensor, hidden: Tensor) -> Tensor:
+        """The predictor's input: ``rows`` at ``cells``, the mask token at ``hidden`` ones, the empty token elsewhere.
+
+        Everything has unit norm before it is put into the map, so that the map is made once, in the precision of the
+        predictor, and nothing but the map is kept for the backward pass.
+        """
+        device = rows.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else rows.dtype
+        mask, empty = (unit_norm(token).view(1, -1).to(dtype) for token in (self.mask_token, self.empty_token))
+        context = torch.where(hidden.view(-1, 1), mask, empty)
+        context = context.index_copy_(0, cells, rows.to(dtype))
+        return context.view(*hidden.shape, -1).permute(0, 3, 1, 2)
 
     def losses(self, embeddings: Embeddings) -> Losses:
-        """Prediction loss and variance regulariser of given embeddings, with what is logged beside them."""
-        masks = embeddings.masks
-        context_rows = _rows(embeddings.context, masks.context_cells)
-        target_rows, target_empty = (_rows(embeddings.target, m) for m in (masks.target_cells, masks.target_empty))
-        predicted, predicted_empty = (_rows(embeddings.prediction, m) for m in (masks.target_cells, masks.target_empty))
-        cells, empty = bev_cosine(predicted, target_rows), bev_cosine(predicted_empty, target_empty)
-        prediction = CELL_WEIGHT * cells + EMPTY_WEIGHT * empty
-        context_hinge = variance_regularizer(embeddings.context, masks.context_cells)
-        prediction_hinge = variance_regularizer(embeddings.prediction, masks.target_cells)
-        variance = context_hinge + prediction_hinge
-        total = self.prediction_weight * prediction + self.variance_weight * variance
-        if self.token_mode == "learnable":  # a batch may hide no cell; every parameter still gets a gradient
-            total = total + 0.0 * (self.mask_token.sum() + self.empty_token.sum())
-        with torch.no_grad():
-            terms = {
-                "loss": total,
-                "loss_prediction": prediction,
-                "loss_prediction_cells": cells,
-                "loss_prediction_empty": empty,
-                "loss_variance": variance,
-                "loss_variance_context": context_hinge,
-                "loss_variance_prediction": prediction_hinge,
-                "variance_hinge_target": variance_regularizer(embeddings.target, masks.target_cells),
-                "channel_variance_context": _channel_variance(context_rows),
-                "channel_variance_target": _channel_variance(target_rows),
-                "channel_variance_prediction": _channel_variance(predicted),
-                "channel_variance_prediction_empty": _channel_variance(predicted_empty),
-            }
+        """Prediction loss and variance regulariser of given embeddings, with what is logged beside them; in float32."""
+        masks, counts = embeddings.masks, embeddings.counts
+        context_cells = static_nonzero(masks.context_cells.flatten(), sum(counts.context_cells))
+        target_cells = static_nonzero(masks.target_cells.flatten(), sum(counts.target_cells))
+        hidden = torch.cat([target_cells, static_nonzero(masks.target_empty.flatten(), counts.target_empty)])
+        # Selected together, so that their gradients fill one map and not two.
+        predicted, predicted_empty = torch.split(
+            _rows(embeddings.predictor_output, hidden), [len(target_cells), counts.target_empty]
+        )
+        context_samples, target_samples = (
+            torch.div(cells, masks.hidden[0].numel(), rounding_mode="floor") for cells in (context_cells, target_cells)
+        )
+        with full_precision(predicted):
+            context_rows = embeddings.context_rows
+            predicted = unit_norm(predicted.float())
+            target_rows = unit_norm(_rows(embeddings.target_output, target_cells).float())
+            empty_token = unit_norm(embeddings.empty_token.detach()).flatten()
+
+            cells, empty = bev_cosine(predicted, target_rows), bev_cosine_to_vector(predicted_empty, empty_token)
+            prediction = CELL_WEIGHT * cells + EMPTY_WEIGHT * empty
+            context_hinge = variance_regularizer(context_rows, context_samples, counts.context_cells)
+            prediction_hinge = variance_regularizer(predicted, target_samples, counts.target_cells)
+            variance = context_hinge + prediction_hinge
+            total = self.prediction_weight * prediction + self.variance_weight * variance
+            if self.token_mode == "learnable":  # a batch may hide no cell; every parameter still gets a gradient
+                total = total + 0.0 * (self.mask_token.sum() + self.empty_token.sum())
+            with torch.no_grad():
+                terms = {
+                    "loss": total,
+                    "loss_prediction": prediction,
+                    "loss_prediction_cells": cells,
+                    "loss_prediction_empty": empty,
+                    "loss_variance": variance,
+                    "loss_variance_context": context_hinge,
+                    "loss_variance_prediction": prediction_hinge,
+                    "variance_hinge_target": variance_regularizer(target_rows, target_samples, counts.target_cells),
+                    "channel_variance_context": _channel_variance(context_rows),
+                    "channel_variance_target": _channel_variance(target_rows),
+                    "channel_variance_prediction": _channel_variance(predicted),
+                    "channel_variance_prediction_empty": _channel_variance(unit_norm(predicted_empty.float())),
+                }
         return Losses(total, {name: value.detach() for name, value in terms.items()})
 
     def after_optimizer_step(self, step: int, total_steps: int) -> None:
@@ -198,8 +247,8 @@ class ADLJEPA(VoxelPretraining):
 
 
 def _rows(bev: Tensor, cells: Tensor) -> Tensor:
-    """``(n, C)`` embeddings at the n selected cells of ``(B, C, H, W)``."""
-    return bev.permute(0, 2, 3, 1)[cells]
+    """``(n, C)`` embeddings at positions ``(n,)`` of the flattened cells of ``(B, C, H, W)``, a channels-last map."""
+    return bev.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, cells)
 
 
 def _channel_variance(rows: Tensor) -> Tensor:

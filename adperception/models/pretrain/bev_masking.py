@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["BevMasks", "draw_bev_masks", "masks_from_noise", "non_empty_cells"]
+from adperception.models.pretrain.hash_noise import draw_seed, hash_noise
+
+__all__ = ["BevMasks", "CellCounts", "draw_bev_masks", "masks_from_noise", "non_empty_cells"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,21 @@ class BevMasks:
         return self.target_cells | self.target_empty
 
 
+@dataclass(frozen=True)
+class CellCounts:
+    """How many cells of each kind there are, known to the host.
+
+    Attributes:
+        context_cells: per sample.
+        target_cells: per sample.
+        target_empty: in the batch.
+    """
+
+    context_cells: tuple[int, ...]
+    target_cells: tuple[int, ...]
+    target_empty: int
+
+
 def non_empty_cells(coordinates: Tensor, batch_size: int, bev_shape: tuple[int, int], stride: int) -> Tensor:
     """``(B, H, W)`` boolean map of cells that hold a voxel.
 
@@ -44,9 +61,10 @@ def non_empty_cells(coordinates: Tensor, batch_size: int, bev_shape: tuple[int, 
         bev_shape: ``(H, W)``.
         stride: voxels per cell along x and y.
     """
-    cells = torch.zeros(batch_size, *bev_shape, dtype=torch.bool, device=coordinates.device)
+    height, width = bev_shape
+    cells = torch.zeros(batch_size, height, width, dtype=torch.bool, device=coordinates.device)
     batch, _, y, x = coordinates.long().unbind(1)
-    cells[batch, y // stride, x // stride] = True
+    cells.view(-1).index_fill_(0, (batch * height + y // stride) * width + x // stride, True)
     return cells
 
 
@@ -64,37 +82,38 @@ def masks_from_noise(
         mask_per: ``"batch"`` holds the share over all cells of the batch (as the released code does), ``"sample"``
             within every sample.
     """
-    context = torch.zeros_like(non_empty)
-    if mask_per == "batch":
-        groups = [torch.ones_like(non_empty)]
-    elif mask_per == "sample":
-        sample = torch.arange(len(non_empty), device=non_empty.device)[:, None, None]
-        groups = [(sample == b).expand_as(non_empty) for b in range(len(non_empty))]
-    else:
-        raise ValueError(f'mask_per="{mask_per}" is unknown. Available: batch, sample.')
-    noise = torch.full(non_empty.shape, 2.0, dtype=cell_noise.dtype, device=non_empty.device)
+    noise = empty_noise.to(cell_noise.dtype, copy=True)
     noise[non_empty] = cell_noise
-    for group in groups:
-        cells = (non_empty & group).flatten().nonzero().squeeze(1)
-        keep = int(len(cells) * (1 - mask_ratio))
-        order = torch.argsort(noise.flatten()[cells], stable=True)
-        context.view(-1)[cells[order[:keep]]] = True
-    shown = empty_noise < 1 - mask_ratio
-    return BevMasks(context, non_empty & ~context, ~non_empty & shown, ~non_empty & ~shown)
+    return _masks(non_empty, noise, empty_noise, mask_ratio, mask_per)
 
 
 def draw_bev_masks(
     non_empty: Tensor, mask_ratio: float, mask_per: str, generator: torch.Generator | None = None
 ) -> BevMasks:
-    """Random masks. The draws come from a CPU generator, so that they are the same on every device.
+    """Random masks: every cell has a draw of ``hash_noise``; nothing is read from the device or copied to it.
 
     Args:
         non_empty: ``(B, H, W)`` boolean.
         mask_ratio: share of hidden cells.
         mask_per: see ``masks_from_noise``.
-        generator: where the draws come from; torch's global generator if ``None``.
+        generator: a CPU generator that draws the seed of the noise; torch's global one if ``None``. The masks are the
+            same on every device.
     """
-    cell_noise = torch.rand(int(non_empty.sum()), generator=generator)
-    empty_noise = torch.rand(non_empty.shape, generator=generator)
-    device = non_empty.device
-    return masks_from_noise(non_empty, cell_noise.to(device), empty_noise.to(device), mask_ratio, mask_per)
+    noise = hash_noise(draw_seed(generator), non_empty.numel(), non_empty.device).view(non_empty.shape)
+    return _masks(non_empty, noise, noise, mask_ratio, mask_per)
+
+
+def _masks(non_empty: Tensor, cell_noise: Tensor, empty_noise: Tensor, mask_ratio: float, mask_per: str) -> BevMasks:
+    """Masks from two maps of draws ``(B, H, W)``: one counts at non-empty cells, the other at empty ones."""
+    if mask_per not in ("batch", "sample"):
+        raise ValueError(f'mask_per="{mask_per}" is unknown. Available: batch, sample.')
+    groups = 1 if mask_per == "batch" else len(non_empty)
+    filled = non_empty.view(groups, -1)
+    # In float64, as Python's int(n * (1 - mask_ratio)).
+    keep = (filled.sum(dim=1, keepdim=True).double() * (1 - mask_ratio)).long()
+    order = torch.argsort(cell_noise.masked_fill(~non_empty, 2.0).view(groups, -1), dim=1, stable=True)
+    # The first places of the order are context.
+    place = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    context = torch.empty_like(filled).scatter_(1, order, place < keep).view(non_empty.shape)
+    shown = empty_noise < 1 - mask_ratio
+    return BevMasks(context, non_empty & ~context, ~non_empty & shown, ~non_empty & ~shown)

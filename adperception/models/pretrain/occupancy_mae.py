@@ -119,7 +119,7 @@ class OccupancyMAE(VoxelPretraining):
             keep = draw_upstream_range_mask(voxels.coordinates, self.ring_limits, self.keep_shares, generator)
         else:
             keep = draw_range_mask(voxels.coordinates, self.grid, self.ring_limits, self.keep_shares, generator)
-        logits = self.decoder(self.encoder(select_voxels(voxels, keep)))
+        logits = self.decoder(self.encoder(select_voxels(voxels, keep.nonzero().squeeze(1))))
         loss = occupancy_bce(logits, voxels.coordinates)
         return Losses(
             loss.mean,

@@ -90,6 +90,7 @@ class VoxelPretraining(TrainableModel):
             encoder.train(was_training)
 
 
-def select_voxels(voxels: Voxels, keep: Tensor) -> Voxels:
-    """The voxels where ``keep`` ``(V,)`` is true."""
-    return Voxels(voxels.features[keep], voxels.coordinates[keep], voxels.batch_size)
+def select_voxels(voxels: Voxels, positions: Tensor) -> Voxels:
+    """The voxels at ``positions`` ``(n,)`` int64, in that order."""
+    features, coordinates = (t.index_select(0, positions) for t in (voxels.features, voxels.coordinates))
+    return Voxels(features, coordinates, voxels.batch_size)

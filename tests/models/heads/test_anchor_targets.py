@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from adperception.models.heads.anchor_targets import BACKGROUND, IGNORED, assign_anchors
+from adperception.models.heads.anchor_targets import BACKGROUND, IGNORED, AnchorTargets, assign_anchors
 from adperception.models.heads.anchors import AnchorClass, make_anchors
 from adperception.models.heads.labelled_boxes import LabelledBoxes
 from adperception.structures import VoxelGrid
@@ -15,6 +16,13 @@ from adperception.structures import VoxelGrid
 GRID = VoxelGrid.create([0, -4, -3, 8, 4, 1], [0.1, 0.1, 0.1])
 CAR = AnchorClass("Car", (3.9, 1.6, 1.56), -1.78, 0.6, 0.45)
 PEDESTRIAN = AnchorClass("Pedestrian", (0.8, 0.6, 1.73), -0.6, 0.5, 0.35)
+
+
+def assign(
+    anchors: Tensor, classes: Sequence[AnchorClass], frames: Sequence[LabelledBoxes], at_once: int | None = None
+) -> AnchorTargets:
+    pending = assign_anchors(anchors, classes, frames, at_once)
+    return pending.known(int(pending.count))
 
 
 def assign_by_loop(
@@ -67,12 +75,12 @@ def random_objects(seed: int, count: int) -> LabelledBoxes:
     return LabelledBoxes(torch.from_numpy(boxes), torch.from_numpy(labels))
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_equals_the_loop(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "at_once"), [(0, 1), (1, 3), (2, 2)])
+def test_equals_the_loop(seed: int, at_once: int) -> None:
     classes = (CAR, PEDESTRIAN)
     anchors = make_anchors(classes, GRID, (7, 9))
     frames = [random_objects(seed, count) for count in (9, 0, 4)]
-    targets = assign_anchors(anchors, classes, frames)
+    targets = assign(anchors, classes, frames, at_once)
     expected_positives = []
     for number, objects in enumerate(frames):
         labels, found = assign_by_loop(anchors, classes, objects)
@@ -88,7 +96,7 @@ def test_every_anchor_that_ties_the_best_is_positive() -> None:
     """A small car exactly between two anchors overlaps both alike, and too little to be matched otherwise."""
     anchors = make_anchors((CAR,), GRID, (9, 9))  # 1 m apart
     box = torch.tensor([[4.5, 0.0, 0.0, 2.0, 1.0, 1.5, 0.0]])
-    targets = assign_anchors(anchors, (CAR,), [LabelledBoxes(box, torch.tensor([0]))])
+    targets = assign(anchors, (CAR,), [LabelledBoxes(box, torch.tensor([0]))])
     places = anchors.view(-1, 7)[targets.positives]
     assert places[:, [0, 1, 6]].tolist() == [[4.0, 0.0, 0.0], [5.0, 0.0, 0.0]]
     assert targets.boxes.tolist() == box.tolist() * 2
@@ -97,7 +105,7 @@ def test_every_anchor_that_ties_the_best_is_positive() -> None:
 def test_an_object_out_of_reach_forces_nothing() -> None:
     anchors = make_anchors((CAR,), GRID, (9, 9))
     box = torch.tensor([[50.0, 0.0, 0.0, 4.0, 1.6, 1.5, 0.0]])
-    targets = assign_anchors(anchors, (CAR,), [LabelledBoxes(box, torch.tensor([0]))])
+    targets = assign(anchors, (CAR,), [LabelledBoxes(box, torch.tensor([0]))])
     assert not len(targets.positives)
     assert set(targets.labels.unique().tolist()) == {BACKGROUND}
 
@@ -106,5 +114,5 @@ def test_height_plays_no_part() -> None:
     anchors = make_anchors((CAR,), GRID, (9, 9))
     low = torch.tensor([[4.0, 0.0, -1.0, 3.9, 1.6, 1.5, 0.0]])
     high = low + torch.tensor([0, 0, 30.0, 0, 0, 0, 0])
-    a, b = (assign_anchors(anchors, (CAR,), [LabelledBoxes(box, torch.tensor([0]))]) for box in (low, high))
+    a, b = (assign(anchors, (CAR,), [LabelledBoxes(box, torch.tensor([0]))]) for box in (low, high))
     assert torch.equal(a.labels, b.labels)

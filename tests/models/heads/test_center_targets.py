@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from adperception.models.heads.center_targets import center_targets, draw_peaks, peak_radius
+from adperception.models.heads.center_targets import CenterTargets, center_targets, draw_peaks, peak_radius
 from adperception.models.heads.labelled_boxes import LabelledBoxes
 from adperception.structures import VoxelGrid
 
 GRID = VoxelGrid.create([0, -4.8, -3, 12.8, 4.8, 1], [0.1, 0.1, 0.1])  # 12 x 16 cells of 0.8 m
 SHAPE = (12, 16)
+
+
+def targets_of(frames: list[LabelledBoxes], class_count: int) -> CenterTargets:
+    pending = center_targets(frames, class_count, GRID, SHAPE)
+    return pending.known(int(pending.reach))
 
 
 def draw_by_loop(maps: np.ndarray, channel: int, x: int, y: int, radius: int) -> None:
@@ -23,8 +28,8 @@ def draw_by_loop(maps: np.ndarray, channel: int, x: int, y: int, radius: int) ->
             maps[channel, row, column] = max(maps[channel, row, column], value)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_drawing_equals_the_loop(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "reach"), [(0, 6), (1, 6), (2, 9)])
+def test_drawing_equals_the_loop(seed: int, reach: int) -> None:
     rng = np.random.default_rng(seed)
     count = 25
     channel = rng.integers(0, 3, count)
@@ -34,7 +39,7 @@ def test_drawing_equals_the_loop(seed: int) -> None:
     for k, (x, y), r in zip(channel, cell, radius, strict=True):
         draw_by_loop(expected, int(k), int(x), int(y), int(r))
     maps = torch.zeros(3, *SHAPE)
-    draw_peaks(maps, *(torch.from_numpy(a) for a in (channel, cell, radius)))
+    draw_peaks(maps, *(torch.from_numpy(a) for a in (channel, cell, radius)), reach=reach)
     assert maps.numpy() == pytest.approx(expected, abs=1e-6)
     tops = {(int(k), *c) for k, c in zip(channel, map(tuple, cell.tolist()), strict=True)}
     assert int((maps == 1).sum()) == len(tops)
@@ -49,7 +54,7 @@ def test_radius_by_hand() -> None:
 def test_codes_and_cells() -> None:
     box = torch.tensor([[4.2, -1.0, -0.5, 4.0, 2.0, 1.5, 2.5]])
     nothing = LabelledBoxes(torch.zeros(0, 7), torch.zeros(0, dtype=torch.int64))
-    targets = center_targets([nothing, LabelledBoxes(box, torch.tensor([1]))], 2, GRID, SHAPE)
+    targets = targets_of([nothing, LabelledBoxes(box, torch.tensor([1]))], 2)
     # (4.2 - 0) / 0.8 = 5.25 cells, (-1 + 4.8) / 0.8 = 4.75 cells
     assert targets.cells.tolist() == [(1 * 12 + 4) * 16 + 5]
     assert targets.codes[0].tolist() == pytest.approx(
@@ -64,14 +69,14 @@ def test_codes_and_cells() -> None:
 
 def test_centre_outside_the_range_goes_to_the_border() -> None:
     boxes = torch.tensor([[13.5, 0.1, 0, 4.0, 2.0, 1.5, 0.0], [-0.5, 9.0, 0, 4.0, 2.0, 1.5, 0.0]])
-    targets = center_targets([LabelledBoxes(boxes, torch.tensor([0, 0]))], 1, GRID, SHAPE)
+    targets = targets_of([LabelledBoxes(boxes, torch.tensor([0, 0]))], 1)
     assert targets.cells.tolist() == [6 * 16 + 15, 11 * 16 + 0]
     assert targets.codes[:, :2].flatten().tolist() == pytest.approx([0.5, 0.125, 0.0, 0.5], abs=1e-5)
 
 
 def test_no_object_at_all() -> None:
     nothing = LabelledBoxes(torch.zeros(0, 7), torch.zeros(0, dtype=torch.int64))
-    targets = center_targets([nothing, nothing], 3, GRID, SHAPE)
+    targets = targets_of([nothing, nothing], 3)
     assert targets.heatmaps.shape == (2, 3, *SHAPE)
     assert not bool(targets.heatmaps.any())
     assert targets.codes.shape == (0, 8)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from adperception.models.heads.labelled_boxes import labelled_boxes
+from adperception.engine.host_reads import HostReads
+from adperception.models.heads.labelled_boxes import LabelledBoxes, labelled_boxes
 from adperception.structures import Boxes3D, LidarBatch, VoxelGrid, Voxels
 
 GRID = VoxelGrid.create([0, -4, -3, 8, 4, 1], [0.1, 0.1, 0.1])
@@ -36,6 +37,17 @@ def test_known_classes_in_range() -> None:
     assert len(second) == 0
     assert second.boxes.shape == (0, 7)
     assert second.labels.dtype == torch.int64
+
+
+def test_labels_are_known_to_the_host_and_nothing_waits_for_the_device() -> None:
+    frame = boxes(("Car", [4, 0, 0, 4, 2, 1, 0]), ("Pedestrian", [2, 1, 0, 0.5, 0.5, 1.7, 0.3]))
+    labelled = batch(frame, Boxes3D.empty(), frame)
+    with HostReads(cuda=False) as reads:
+        frames = labelled_boxes(labelled, ["Pedestrian", "Car"], GRID)
+        assert [f.host_labels for f in frames] == [(1, 0), (), (1, 0)]
+    assert not reads.places
+    assert [tuple(f.labels.tolist()) for f in frames] == [(1, 0), (), (1, 0)]
+    assert LabelledBoxes(frames[0].boxes, frames[0].labels).host_labels == (1, 0)
 
 
 def test_unlabelled_batch_names_the_fix() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adperception.models.pretrain.ad_l_jepa import ADLJEPA, Embeddings, ema_momentum
-from adperception.models.pretrain.bev_masking import BevMasks
+from adperception.models.pretrain.bev_masking import BevMasks, CellCounts
 from adperception.structures import LidarBatch, LidarFrame, PointCloud, Voxels
 
 RANGE, VOXEL = [0.0, -1.6, -2.0, 3.2, 1.6, 2.0], [0.05, 0.05, 0.1]
@@ -149,9 +149,10 @@ def test_empty_cells_cannot_fall_below_the_floor_of_a_frozen_token() -> None:
     token = model.empty_token.detach()
     floor = 1 - float(token.clamp(min=0).norm() / token.norm())
     best = torch.nn.functional.normalize(token.clamp(min=0), dim=1).expand(1, 256, 8, 8)
-    target = torch.nn.functional.normalize(token, dim=1).expand(1, 256, 8, 8)
     none, all_cells = torch.zeros(1, 8, 8, dtype=torch.bool), torch.ones(1, 8, 8, dtype=torch.bool)
-    terms = model.losses(Embeddings(best, best, target, BevMasks(none, none, none, all_cells))).terms
+    masks, counts = BevMasks(none, none, none, all_cells), CellCounts((0,), (0,), 64)
+    embeddings = Embeddings(best, torch.zeros(0, 256), best, torch.zeros_like(best), model.empty_token, masks, counts)
+    terms = model.losses(embeddings).terms
     assert float(terms["loss_prediction_empty"]) == pytest.approx(floor, abs=1e-6)
     assert 0.1 < floor < 0.5
 

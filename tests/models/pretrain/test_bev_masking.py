@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from adperception.engine.host_reads import HostReads
 from adperception.models.pretrain.bev_masking import draw_bev_masks, masks_from_noise, non_empty_cells
+from adperception.models.pretrain.hash_noise import draw_seed, hash_noise
 
 
 def occupancy(share: float = 0.3, seed: int = 0) -> torch.Tensor:
@@ -51,6 +53,36 @@ def test_same_generator_same_masks() -> None:
     assert torch.equal(draws[0].context_empty, draws[1].context_empty)
     other = draw_bev_masks(occupancy(), 0.5, "batch", torch.Generator().manual_seed(8))
     assert not torch.equal(draws[0].context_cells, other.context_cells)
+
+
+@pytest.mark.parametrize("mask_per", ["batch", "sample"])
+def test_draws_mean_what_given_noise_means(mask_per: str) -> None:
+    """The smallest draws of the occupied cells are context, whether they come as a list or as a map."""
+    occupied = occupancy()
+    noise = hash_noise(draw_seed(torch.Generator().manual_seed(3)), occupied.numel(), "cpu").view(occupied.shape)
+    drawn = draw_bev_masks(occupied, 0.3, mask_per, torch.Generator().manual_seed(3))
+    given = masks_from_noise(occupied, noise[occupied], noise, 0.3, mask_per)
+    assert torch.equal(drawn.context_cells, given.context_cells)
+    assert torch.equal(drawn.context_empty, given.context_empty)
+    shown = float(drawn.context_empty.sum() / (~occupied).sum())
+    assert 0.6 < shown < 0.8
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.3, 0.7, 0.9, 1 / 3])
+def test_number_of_context_cells_is_rounded_as_python_does(ratio: float) -> None:
+    """int(n * (1 - ratio)) in double precision: 10 * (1 - 0.9) is 0.9999999999999998."""
+    for n in range(41):
+        occupied = (torch.arange(40) < n).view(1, 5, 8)
+        masks = draw_bev_masks(occupied, ratio, "batch", torch.Generator().manual_seed(n))
+        assert int(masks.context_cells.sum()) == int(n * (1 - ratio))
+
+
+def test_nothing_is_read_from_the_device() -> None:
+    coordinates = torch.tensor([[0, 39, 7, 8], [0, 0, 7, 15], [1, 3, 8, 0]], dtype=torch.int32)
+    with HostReads(cuda=False) as reads:
+        for mask_per in ("batch", "sample"):
+            draw_bev_masks(non_empty_cells(coordinates, 2, (2, 2), 8), 0.5, mask_per, torch.Generator().manual_seed(0))
+    assert not reads.places
 
 
 def test_no_occupied_cell_at_all() -> None:
