@@ -39,7 +39,7 @@ def test_misspelt_key_is_reported_fast(toy_config: Path, repository: Path) -> No
     assert err == (
         f'error: {toy_config}:7  "batchsize" is not an option of train. Did you mean "batch_size"? Available: '
         "batch_size, epochs, steps, accumulate_steps, workers, clip_grad_norm, drop_last, on_non_finite, "
-        "evaluate_first, batch_norm_statistics.\n"
+        "evaluate_first, batch_norm_statistics, amp, check_finite_every, compile, prefetch_factor.\n"
     )
 
 

@@ -61,7 +61,9 @@ def test_model_is_told_about_every_step(tmp_path: Path, run_toy: Run, monkeypatc
     import toy
 
     calls: list[tuple[int, int]] = []
-    monkeypatch.setattr(toy.ToyModel, "after_optimizer_step", lambda self, step, total: calls.append((step, total)))
+    monkeypatch.setattr(
+        toy.ToyModel, "after_optimizer_step", lambda self, step, total, applied: calls.append((step, total))
+    )
     run_toy(tmp_path / "run", "train.epochs=1")
     assert calls == [(step, 6) for step in range(6)]
 
