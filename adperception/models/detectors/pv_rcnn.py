@@ -92,6 +92,7 @@ class PVRCNN(SECOND):
         nms_post_max: boxes that are given at most.
         direction_offset: where the first of the two direction bins begins, radians. Weights make sense only with the
             one that they were trained with: by default 0.78539 in OpenPCDet, -pi/2 in mmdetection3d.
+        backbone: ``"VoxelBackBone8x"``, which pre-training trains, or ``"VoxelResBackBone8x"`` with residual blocks.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class PVRCNN(SECOND):
         nms_pre_max: int = 4096,
         nms_post_max: int = 500,
         direction_offset: float = DIRECTION_OFFSET,
+        backbone: str = "VoxelBackBone8x",
     ) -> None:
         super().__init__(
             point_cloud_range,
@@ -132,11 +134,18 @@ class PVRCNN(SECOND):
             nms_pre_max,
             nms_post_max,
             direction_offset,
+            backbone,
         )
         if rois_per_frame < 1:
             raise ValueError(f"PVRCNN: rois_per_frame={rois_per_frame} must be at least 1.")
         self.rois_per_frame = rois_per_frame
-        self.pfe = VoxelSetAbstraction(in_channels, self.grid, self.backbone_3d.bev_channels, keypoints)
+        self.pfe = VoxelSetAbstraction(
+            in_channels,
+            self.grid,
+            self.backbone_3d.bev_channels,
+            keypoints,
+            stage_channels=self.backbone_3d.stage_channels,
+        )
         self.point_head = PointHead(self.pfe.gathered_channels)
         self.roi_head = RoIHead(self.pfe.out_channels, roi_grid_size, dropout)
 

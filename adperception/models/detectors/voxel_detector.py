@@ -12,12 +12,19 @@ from torch import Tensor
 from adperception.geometry.voxelization import VoxelCollate, Voxelizer
 from adperception.models.backbones.base_bev_backbone import BaseBEVBackbone
 from adperception.models.backbones.voxel_backbone_8x import BEV_STRIDE, VoxelBackBone8x
+from adperception.models.backbones.voxel_res_backbone_8x import VoxelResBackBone8x
 from adperception.models.base import DetectionModel
 from adperception.models.heads.scored_boxes import ScoredBoxes
 from adperception.sparse import PlannedSites, plan_levels, uses_planned_sites
 from adperception.structures import Detections, LidarBatch, VoxelGrid, Voxels
 
-__all__ = ["VoxelDetector", "in_dense_layout"]
+__all__ = ["BACKBONES", "VoxelDetector", "in_dense_layout"]
+
+BACKBONES: Mapping[str, type[VoxelBackBone8x]] = {
+    "VoxelBackBone8x": VoxelBackBone8x,
+    "VoxelResBackBone8x": VoxelResBackBone8x,
+}
+"""3D encoders by the name that configs use."""
 
 
 class VoxelDetector(DetectionModel):
@@ -34,6 +41,7 @@ class VoxelDetector(DetectionModel):
         bev_layers: layers of each block of ``backbone_2d`` after its first.
         bev_filters: channels of each block.
         bev_upsample_filters: channels of each block in the stacked output.
+        backbone: ``"VoxelBackBone8x"`` or ``"VoxelResBackBone8x"``: which 3D encoder.
 
     Attributes:
         grid: the voxel grid.
@@ -59,6 +67,7 @@ class VoxelDetector(DetectionModel):
         bev_layers: Sequence[int],
         bev_filters: Sequence[int],
         bev_upsample_filters: Sequence[int],
+        backbone: str = "VoxelBackBone8x",
     ) -> None:
         super().__init__()
         self.grid = VoxelGrid.create(point_cloud_range, voxel_size)
@@ -66,7 +75,11 @@ class VoxelDetector(DetectionModel):
         self.in_channels = in_channels
         self.max_points_per_voxel = max_points_per_voxel
         self.max_voxels_train, self.max_voxels_test = max_voxels_train, max_voxels_test
-        self.backbone_3d = VoxelBackBone8x(in_channels, self.grid)
+        if backbone not in BACKBONES:
+            raise ValueError(
+                f'{type(self).__name__}: backbone="{backbone}" is unknown. Available: {", ".join(BACKBONES)}.'
+            )
+        self.backbone_3d = BACKBONES[backbone](in_channels, self.grid)
         self.backbone_2d = BaseBEVBackbone(self.backbone_3d.bev_channels, bev_layers, bev_filters, bev_upsample_filters)
         for axis, cells in zip("yx", self.backbone_3d.bev_shape, strict=True):
             if cells % self.backbone_2d.stride:
