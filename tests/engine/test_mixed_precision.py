@@ -86,7 +86,7 @@ def test_a_resumed_run_is_bit_equal(
             assert_equal_checkpoints(whole, stopped, later)
     saved = [load_file(whole / f"checkpoints/step_{step:08d}/optimizer.safetensors") for step in range(1, 19)]
     if amp == "fp16":  # with a growth every 4 steps it overflows now and then
-        assert len({float(tensors["loss_scale/scale"]) for tensors in saved}) > 2
+        assert len({float(tensors["loss_scale/scale"]) for tensors in saved}) > 1
         assert trainer.progress.scaler_skips > 0
     else:
         assert not any(name.startswith("loss_scale/") for name in saved[0])

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from adperception.sparse import (
@@ -144,19 +145,27 @@ class VoxelBackBone8x(nn.Module):
             planned: the sites of all levels (``plan_levels`` with ``level_kernels``). Without them the encoder plans
                 itself where the backend wants it, which makes the host wait once.
         """
-        x = self._input(voxels, planned)
-        for stage in (self.conv_input, self.conv1, self.conv2, self.conv3, self.conv4, self.conv_out):
+        x = self._first_stage(voxels, planned)
+        for stage in (self.conv1, self.conv2, self.conv3, self.conv4, self.conv_out):
             x = stage(x)
         return x.dense().flatten(1, 2)
 
     def stages(self, voxels: Voxels, planned: Mapping[str, PlannedSites] | None = None) -> BackboneStages:
         """The same map, and the sparse tensors that it was made from."""
-        x = self.conv_input(self._input(voxels, planned))
+        x = self._first_stage(voxels, planned)
         sites = []
         for stage in (self.conv1, self.conv2, self.conv3, self.conv4):
             x = stage(x)
             sites.append(x)
         return BackboneStages(tuple(sites), self.conv_out(x).dense().flatten(1, 2))
+
+    def _first_stage(self, voxels: Voxels, planned: Mapping[str, PlannedSites] | None) -> SparseTensor:
+        """``conv_input``, in float32 whatever autocast says.
+
+        Its input are metres: at 70 m, bfloat16 numbers lie 0.5 m apart, ten voxels.
+        """
+        with torch.autocast(voxels.features.device.type, enabled=False):
+            return self.conv_input(self._input(voxels, planned))  # type: ignore[no-any-return]
 
     def _input(self, voxels: Voxels, planned: Mapping[str, PlannedSites] | None) -> SparseTensor:
         shape = self.grid.sparse_shape

@@ -17,6 +17,7 @@ from adperception.geometry.nms import rotated_nms
 from adperception.losses.full_precision import full_precision
 from adperception.models.base import Losses
 from adperception.models.detectors.second import SECOND
+from adperception.models.detectors.voxel_detector import in_dense_layout
 from adperception.models.heads.anchor_head import AnchorOutputs
 from adperception.models.heads.box_coder import DIRECTION_OFFSET
 from adperception.models.heads.labelled_boxes import labelled_boxes
@@ -164,7 +165,7 @@ class PVRCNN(SECOND):
     def first_stage(self, batch: LidarBatch, planned: Mapping[str, PlannedSites] | None = None) -> FirstStage:
         """Everything up to the proposals; ``planned`` as for the encoder."""
         stages = self.backbone_3d.stages(batch.voxels, planned)
-        anchors = self.dense_head(self.backbone_2d(stages.bev.contiguous()))
+        anchors = self.dense_head(self.backbone_2d(in_dense_layout(stages.bev)))
         keypoints = self.pfe(batch.points, stages)
         return FirstStage(anchors, keypoints, self.point_head(keypoints.gathered))
 

@@ -162,5 +162,5 @@ def _aligned_sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """``(..., 2)`` smallest and largest x, y of boxes turned to the nearest axis."""
     turn = limit_period(boxes[..., 6] + math.pi / 2, math.pi) - math.pi / 2
     lengthwise = (turn.abs() < math.pi / 4)[..., None]
-    half = torch.where(lengthwise, boxes[..., 3:5], boxes[..., [4, 3]]) / 2
+    half = torch.where(lengthwise, boxes[..., 3:5], boxes[..., 3:5].flip(-1)) / 2
     return boxes[..., :2] - half, boxes[..., :2] + half
