@@ -99,16 +99,16 @@ def make_jobs(device: str, small: bool) -> list[Job]:
         return Job(called or name, command, seconds)
 
     tests = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
-    jobs = [Job("gpu_tests", tests, 100, writes_json=False)]
-    tune = ROOT / "tools" / "tune_sparse.py"
-    if tune.is_file() and device == "cuda":
-        jobs.append(Job("tune_sparse", [sys.executable, str(tune)], 90, writes_json=False))
+    jobs = [Job("gpu_tests", tests, 90, writes_json=False)]
+    if device == "cuda":
+        tune = [sys.executable, str(ROOT / "tools" / "tune_sparse.py"), "--minutes", "0.7", "--batch-size", "16"]
+        jobs.append(Job("tune_sparse", tune, 70, writes_json=False))
     return [
         *jobs,
         script("pretrain_step", 90),
-        script("sparse_conv", 150),
-        script("train_step", 75, "--models", "SECOND"),
-        script("radar_step", 75),
+        script("sparse_conv", 120),
+        script("train_step", 70, "--models", "SECOND"),
+        script("radar_step", 60),
         script("train_step", 60, "--models", "CenterPoint", called="train_step_centerpoint"),
     ]
 

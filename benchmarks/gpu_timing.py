@@ -47,8 +47,14 @@ __all__ = [
 Run = TypeVar("Run", bound=Callable[[], object])
 Context = Callable[[], contextlib.AbstractContextManager[Any]]
 
-DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Precisions by name; ``tf32`` is float32 whose products may be rounded to TF32."""
+DTYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "tf32x3": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+"""Precisions by name. Products of ``tf32`` may be rounded to TF32; ``tf32x3`` adds three products of TF32 parts."""
 
 
 def add_options(parser: argparse.ArgumentParser, turns: int) -> None:
@@ -434,15 +440,17 @@ def ceilings(device: torch.device, *, small: bool = False) -> dict[str, float]:
     target = torch.empty_like(source)
     cases: dict[str, Callable[[], object]] = {"copy": lambda: target.copy_(source)}
     edge = 256 if small else 8192
-    for name, dtype in DTYPES.items():
-        matrix = torch.randn(edge, edge, device=device).to(dtype)
+    measured = [name for name in DTYPES if name != "tf32x3"]
+    for name in measured:
+        matrix = torch.randn(edge, edge, device=device).to(DTYPES[name])
         cases[name] = _product(matrix, tf32=name == "tf32")
     timings = time_in_turns(cases, device, turns=3, calls=3)
     found = {"copy_bytes_per_second": 2 * size / (timings.median("copy") or float("inf"))}
-    for name in DTYPES:
+    for name in measured:
         seconds = timings.median(name)
         if seconds is not None:
             found[f"{name}_operations_per_second"] = 2 * edge**3 / seconds
+    found["tf32x3_operations_per_second"] = found["tf32_operations_per_second"] / 3
     return found
 
 

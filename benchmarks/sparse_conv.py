@@ -93,8 +93,8 @@ class Measurement:
         self.deadline = Deadline(arguments.seconds)
         self.roofs = ceilings(device, small=arguments.small)
         everything = available_conditions(device)
-        self.conditions = [(b, p) for b, p in everything if p != "tf32"]
-        self.rounded = [(b, p) for b, p in everything if p == "tf32"]
+        self.conditions = [(b, p) for b, p in everything if not p.startswith("tf32")]
+        self.rounded = [(b, p) for b, p in everything if p.startswith("tf32")]
         # Plain PyTorch is no contender layer by layer; float32 and one half precision show where it stands.
         self.layer_conditions = [c for c in self.conditions if c != ("torch", "fp16")]
         self.report.extra["ceilings"] = self.roofs

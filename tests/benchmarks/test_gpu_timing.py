@@ -99,6 +99,6 @@ def test_ceilings_of_a_cpu(gpu_timing: ModuleType) -> None:
     roofs = gpu_timing.ceilings(CPU, small=True)
     assert set(roofs) == {
         "copy_bytes_per_second",
-        *(f"{name}_operations_per_second" for name in ("float32", "tf32", "bf16", "fp16")),
+        *(f"{name}_operations_per_second" for name in ("float32", "tf32", "tf32x3", "bf16", "fp16")),
     }
     assert all(1e6 < value < 1e15 for value in roofs.values())
