@@ -205,6 +205,7 @@ def describe_device(device: torch.device) -> dict[str, Any]:
     if device.type != "cuda":
         return {"name": _cpu_name(), "kind": "cpu", "threads": torch.get_num_threads()}
     properties = torch.cuda.get_device_properties(device)
+    settings = _query(("driver_version", "power.limit"), device)
     return {
         "name": properties.name,
         "kind": "cuda",
@@ -212,8 +213,8 @@ def describe_device(device: torch.device) -> dict[str, Any]:
         "multiprocessors": properties.multi_processor_count,
         "memory_gib": round(properties.total_memory / 2**30, 1),
         "l2_mib": round(getattr(properties, "L2_cache_size", 0) / 2**20, 1),
-        "driver": _query("driver_version", device),
-        "power_limit": _query("power.limit", device),
+        "driver": settings["driver_version"],
+        "power_limit": settings["power.limit"],
         "cpu": _cpu_name(),
         "cpu_cores": os.cpu_count(),
     }
@@ -223,8 +224,7 @@ def clocks(device: torch.device) -> dict[str, str]:
     """Clocks and temperature now; empty on a CPU. Benchmarks print them and never set them."""
     if device.type != "cuda":
         return {}
-    names = ("clocks.sm", "clocks.max.sm", "clocks.mem", "clocks.max.mem", "temperature.gpu")
-    return {name: _query(name, device) for name in names}
+    return _query(("clocks.sm", "clocks.max.sm", "clocks.mem", "clocks.max.mem", "temperature.gpu"), device)
 
 
 def versions() -> dict[str, str]:
@@ -244,17 +244,21 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _query(what: str, device: torch.device) -> str:
-    """One value of nvidia-smi, ``"unknown"`` without it."""
+def _query(names: Sequence[str], device: torch.device) -> dict[str, str]:
+    """Values of nvidia-smi by name, each ``"unknown"`` without it."""
+    unknown = dict.fromkeys(names, "unknown")
     program = shutil.which("nvidia-smi")
     if program is None:
-        return "unknown"
-    command = [program, f"--query-gpu={what}", "--format=csv,noheader", "-i", str(device.index or 0)]
+        return unknown
+    # By the GPU's own name: nvidia-smi does not know CUDA_VISIBLE_DEVICES.
+    gpu = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+    command = [program, f"--query-gpu={','.join(names)}", "--format=csv,noheader", "-i", gpu]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except subprocess.TimeoutExpired:
-        return "unknown"
-    return done.stdout.strip() if done.returncode == 0 else "unknown"
+        return unknown
+    values = [value.strip() for value in done.stdout.strip().split(",")]
+    return dict(zip(names, values, strict=True)) if done.returncode == 0 and len(values) == len(names) else unknown
 
 
 def _cpu_name() -> str:

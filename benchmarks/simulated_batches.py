@@ -113,18 +113,20 @@ def kitti_frames(section: Mapping[str, Any], frames: int, *, small: bool = False
 
 
 def waymo_frames(section: Mapping[str, Any], frames: int, *, small: bool = False) -> list[LidarFrame]:
-    """Different labelled frames of all five simulated LiDARs in the vehicle's frame, augmented as the config says.
+    """Labelled frames of all five simulated LiDARs in the vehicle's frame, augmented as the config says.
 
-    Intensity and elongation are random: what they are changes no speed.
+    At most eight scenes are made; further frames are other augmentations of them. Intensity and elongation are random:
+    what they are changes no speed.
     """
     transforms = [
         build(TRANSFORMS, dict(t)) for t in section.get("transforms", ()) if t["type"] != "GroundTruthSampling"
     ]
     lasers = car_lasers(300 if small else 2650)
+    scenes = [next(simulate_segment(0, number, 1, lasers)) for number in range(min(frames, 8))]
     made = []
     for number in range(frames):
         rng = np.random.default_rng([1, number])
-        (frame,) = simulate_segment(0, number, 1, lasers)
+        frame = scenes[number % len(scenes)]
         xyz = np.concatenate([positions.reshape(-1, 3) for positions in frame.positions.values()])
         rest = rng.uniform(size=(len(xyz), 2))
         cloud = PointCloud(np.concatenate([xyz, rest], axis=1).astype(np.float32), WAYMO_CHANNELS)

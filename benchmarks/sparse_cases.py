@@ -175,9 +175,16 @@ class LayerRun:
         self._cache = RulebookCache()
         self._graphs: dict[str, tuple[Tensor, list[Tensor]]] = {}
 
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """What can be timed: spconv cannot take up the rulebook of a strided layer again."""
+        if self.backend == "spconv" and not self.case.layer.submanifold:
+            return tuple(name for name in PASSES if name != "forward")
+        return PASSES
+
     def _convolve(self, features: Tensor, *, fresh: bool = False) -> SparseTensor:
         case = self.case
-        cache = RulebookCache() if fresh else self._cache
+        cache = RulebookCache() if fresh or "forward" not in self.passes else self._cache
         x = SparseTensor(features, case.coordinates, case.shape, case.batch_size, cache=cache)
         return self.layer(x)  # type: ignore[no-any-return]
 

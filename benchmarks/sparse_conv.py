@@ -10,7 +10,8 @@ float64 on the same rounded input. Products and bytes are counted: a share of 10
 the copies and matrix products measured in the same run allow.
 
 spconv tunes its kernels when it first sees a shape, in the warm-up. It computes both gradients whichever is asked for,
-so that its backward pass is to be compared, not its single gradients. The comparison on CPUs is ``sparse_conv_cpu.py``.
+so that its backward pass is to be compared, not its single gradients; the rulebook of a strided layer it cannot take up
+again, so there is no forward pass without it. The comparison on CPUs is ``sparse_conv_cpu.py``.
 """
 
 from __future__ import annotations
@@ -211,24 +212,22 @@ class Measurement:
     def layer(self, case: LayerCase, backbone: str, density: str) -> None:
         """All backends, precisions and passes of one layer."""
         runs = {f"{b} {p}": LayerRun(case, b, p) for b, p in self.layer_conditions}
-        cases: dict[str, Callable[[], object]] = {
-            f"{name}, {which}": partial(run.run, which) for name, run in runs.items() for which in PASSES
-        }
-        contexts: dict[str, Context] = {
-            f"{name}, {which}": partial(precision_of, run.backend, run.precision)
-            for name, run in runs.items()
-            for which in PASSES
-        }
+        cases: dict[str, Callable[[], object]] = {}
+        contexts: dict[str, Context] = {}
+        for name, run in runs.items():
+            for which in run.passes:
+                cases[f"{name}, {which}"] = partial(run.run, which)
+                contexts[f"{name}, {which}"] = partial(precision_of, run.backend, run.precision)
         timings = self.time(cases, contexts, case.title, flush=True)
         for name, run in runs.items():
             medians = {which: timings.median(f"{name}, {which}") for which in PASSES}
-            if medians["forward"] is None:
+            if all(seconds is None for seconds in medians.values()):
                 continue
             least = roofline_seconds(case, run.precision, self.roofs)
             # A backward pass is two products.
             shares = {w: None if t is None else (2 if w == "backward" else 1) * least / t for w, t in medians.items()}
-            with_rulebook = medians["forward with rulebook"]
-            rulebook = None if with_rulebook is None else with_rulebook - medians["forward"]
+            without, with_rulebook = medians["forward"], medians["forward with rulebook"]
+            rulebook = None if without is None or with_rulebook is None else with_rulebook - without
             self.report.add(
                 {
                     "what": "layer",

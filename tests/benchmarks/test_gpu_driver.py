@@ -84,6 +84,24 @@ def test_report_and_verdicts(gpu: ModuleType, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "summary.json").read_text())["verdicts"] == verdicts
 
 
+@pytest.mark.parametrize(
+    ("line", "code", "status", "value"),
+    [
+        ("12 passed, 3 skipped in 4.0s", 0, "PASS", 0.0),
+        ("2 failed, 10 passed in 4.0s", 1, "FAIL", 2.0),
+        ("15 skipped in 1.0s", 0, "not measured", None),
+        ("Traceback", 4, "FAIL", None),
+    ],
+)
+def test_verdict_of_the_gpu_tests(
+    gpu: ModuleType, tmp_path: Path, line: str, code: int, status: str, value: float | None
+) -> None:
+    command = [sys.executable, "-c", f"print({line!r}); raise SystemExit({code})"]
+    job = gpu.Job("gpu_tests", command, 60, writes_json=False)
+    (verdict,) = gpu.write_report(tmp_path, [gpu.run_job(job, tmp_path, 1.0, gpu.Deadline(100))])
+    assert (verdict["status"], verdict["value"]) == (status, value)
+
+
 def test_every_job_is_a_script_that_is_there(gpu: ModuleType) -> None:
     jobs = gpu.make_jobs("cpu", small=True)
     assert len({job.name for job in jobs}) == len(jobs)

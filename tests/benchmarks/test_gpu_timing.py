@@ -102,3 +102,21 @@ def test_ceilings_of_a_cpu(gpu_timing: ModuleType) -> None:
         *(f"{name}_operations_per_second" for name in ("float32", "tf32", "tf32x3", "bf16", "fp16")),
     }
     assert all(1e6 < value < 1e15 for value in roofs.values())
+
+
+def test_nvidia_smi_is_asked_once_and_may_be_missing(
+    gpu_timing: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text('#!/bin/sh\necho "$@" >> "$0.calls"\necho "1980 MHz, 60"\n')
+    program.chmod(0o755)
+    properties = type("Properties", (), {"uuid": "abc"})()
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    names, device = ("clocks.sm", "temperature.gpu"), torch.device("cuda", 0)
+    assert gpu_timing._query(names, device) == {"clocks.sm": "1980 MHz", "temperature.gpu": "60"}
+    calls = Path(f"{program}.calls").read_text().splitlines()
+    assert calls == ["--query-gpu=clocks.sm,temperature.gpu --format=csv,noheader -i GPU-abc"]
+    program.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu_timing._query(names, device) == dict.fromkeys(names, "unknown")
