@@ -15,15 +15,17 @@ import argparse
 import json
 import math
 import platform
+import statistics
 import sys
 import textwrap
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_timing import describe_device, time_in_turns, versions
+from gpu_timing import describe_device, versions
 from simulated_batches import kitti_frames, radar_frames, waymo_frames
 from sparse_cases import layer_cases
 from training_steps import EngineStep
@@ -201,8 +203,12 @@ def model_figures(name: str) -> dict[str, Any]:
 
 
 def measure_cpu(turns: int) -> dict[str, Any]:
-    """Seconds per step of the small configs on this machine's CPU."""
+    """Processor seconds per step of the small configs on one core of this machine.
+
+    Processor time, since other work on the machine disturbs it far less than the clock on the wall.
+    """
     device = torch.device("cpu")
+    torch.set_num_threads(1)
     rows = []
     for name in (*SMALL, *SMALL_RADAR):
         config = _small_config(name)
@@ -213,10 +219,16 @@ def measure_cpu(turns: int) -> dict[str, Any]:
         else:
             frames = list(kitti_frames(data, batch_size))
         step = EngineStep(config, frames, batch_size, device)
-        timings = time_in_turns({name: step}, device, turns=turns, calls=1, warm_up=2)
-        row = {"config": name, "batch_size": batch_size, "step_ms": timings.summary(name)}
+        seconds = []
+        for number in range(turns + 2):
+            start = time.process_time()
+            step()
+            if number >= 2:  # after two warm-up steps
+                seconds.append(time.process_time() - start)
+        spread = {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
+        row = {"config": name, "batch_size": batch_size, "step_seconds": spread}
         rows.append({**row, "steps": config["train"]["steps"]})
-        print(f"{name}: {row['step_ms']['median']:.0f} ms per step of {batch_size}", flush=True)
+        print(f"{name}: {spread['median']:.2f} s per step of {batch_size}", flush=True)
     return {"device": describe_device(device), "versions": versions(), "platform": platform.platform(), "steps": rows}
 
 
@@ -258,11 +270,11 @@ def gpu_rows(figures: Mapping[str, Any]) -> list[str]:
 def cpu_rows(figures: Mapping[str, Any]) -> list[str]:
     """The table of the small configs on a CPU."""
     lines = [
-        "| config | batch | seconds per step, median (min..max) | steps | hours of all steps |",
+        "| config | batch | core seconds per step, median (min..max) | steps | core hours of all steps |",
         "|---|---|---|---|---|",
     ]
     for row in figures["cpu"]["steps"]:
-        step = {key: value / 1e3 for key, value in row["step_ms"].items()}
+        step = row["step_seconds"]
         spread = f"{step['median']:.2f} ({step['min']:.2f}..{step['max']:.2f})"
         hours = row["steps"] * step["median"] / 3600
         lines.append(f"| `{row['config']}` | {row['batch_size']} | {spread} | {row['steps']:,} | {hours:.2f} |")
@@ -297,9 +309,9 @@ def page(figures: Mapping[str, Any]) -> str:
     else:
         device, software = cpu["device"], cpu["versions"]
         cpu_state = (
-            f"`python benchmarks/cost_table.py --measure-cpu` on {device['name']}, {device['threads']} thread(s), "
-            f"torch {software['torch']}, Python {software['python']}, beside other work: whole steps of the engine on "
-            "simulated frames that are in memory, without evaluations."
+            f"`python benchmarks/cost_table.py --measure-cpu` on {device['name']}, torch {software['torch']}, Python "
+            f"{software['python']}: processor time of one thread, beside other work on the machine. Whole steps of the "
+            "engine on simulated frames that are in memory, without evaluations."
         )
         cpu_text = "\n".join([*_wrapped(cpu_state), "", *cpu_rows(figures)])
     return TEMPLATE.format(

@@ -101,17 +101,17 @@ def make_jobs(device: str, small: bool) -> list[Job]:
 
     first = [str(ROOT / "tests" / name) for name in ("sparse", "models")]
     tests = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", *first, str(ROOT / "tests")]
-    jobs = [Job("gpu_tests", tests, 90, writes_json=False)]
+    jobs = [Job("gpu_tests", tests, 80, writes_json=False)]
     if device == "cuda":
-        tune = [sys.executable, str(ROOT / "tools" / "tune_sparse.py"), "--minutes", "0.7", "--batch-size", "16"]
-        jobs.append(Job("tune_sparse", tune, 70, writes_json=False))
+        tune = [sys.executable, str(ROOT / "tools" / "tune_sparse.py"), "--minutes", "0.6", "--batch-size", "16"]
+        jobs.append(Job("tune_sparse", tune, 60, writes_json=False))
     return [
         *jobs,
-        script("pretrain_step", 90),
-        script("sparse_conv", 120),
-        script("train_step", 70, "--models", "SECOND"),
-        script("radar_step", 60),
-        script("train_step", 60, "--models", "CenterPoint", called="train_step_centerpoint"),
+        script("pretrain_step", 140),
+        script("sparse_conv", 130),
+        script("train_step", 90, "--models", "SECOND"),
+        script("radar_step", 70),
+        script("train_step", 70, "--models", "CenterPoint", called="train_step_centerpoint"),
     ]
 
 
