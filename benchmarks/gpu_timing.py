@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -34,20 +34,27 @@ __all__ = [
     "Timings",
     "Verdict",
     "add_options",
+    "build_and_weigh",
     "ceilings",
     "clocks",
     "describe_device",
     "free_memory",
-    "memory_of",
     "ratio",
     "time_in_turns",
     "versions",
 ]
 
+Run = TypeVar("Run", bound=Callable[[], object])
 Context = Callable[[], contextlib.AbstractContextManager[Any]]
 
-DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Precisions by name; ``tf32`` is float32 whose products may be rounded to TF32."""
+DTYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "tf32x3": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+"""Precisions by name. Products of ``tf32`` may be rounded to TF32; ``tf32x3`` adds three products of TF32 parts."""
 
 
 def add_options(parser: argparse.ArgumentParser, turns: int) -> None:
@@ -198,6 +205,7 @@ def describe_device(device: torch.device) -> dict[str, Any]:
     if device.type != "cuda":
         return {"name": _cpu_name(), "kind": "cpu", "threads": torch.get_num_threads()}
     properties = torch.cuda.get_device_properties(device)
+    settings = _query(("driver_version", "power.limit"), device)
     return {
         "name": properties.name,
         "kind": "cuda",
@@ -205,8 +213,8 @@ def describe_device(device: torch.device) -> dict[str, Any]:
         "multiprocessors": properties.multi_processor_count,
         "memory_gib": round(properties.total_memory / 2**30, 1),
         "l2_mib": round(getattr(properties, "L2_cache_size", 0) / 2**20, 1),
-        "driver": _query("driver_version", device),
-        "power_limit": _query("power.limit", device),
+        "driver": settings["driver_version"],
+        "power_limit": settings["power.limit"],
         "cpu": _cpu_name(),
         "cpu_cores": os.cpu_count(),
     }
@@ -216,8 +224,7 @@ def clocks(device: torch.device) -> dict[str, str]:
     """Clocks and temperature now; empty on a CPU. Benchmarks print them and never set them."""
     if device.type != "cuda":
         return {}
-    names = ("clocks.sm", "clocks.max.sm", "clocks.mem", "clocks.max.mem", "temperature.gpu")
-    return {name: _query(name, device) for name in names}
+    return _query(("clocks.sm", "clocks.max.sm", "clocks.mem", "clocks.max.mem", "temperature.gpu"), device)
 
 
 def versions() -> dict[str, str]:
@@ -227,7 +234,7 @@ def versions() -> dict[str, str]:
         "adperception": adperception.__version__,
         "torch": torch.__version__,
         "cuda": str(torch.version.cuda),
-        "cudnn": str(torch.backends.cudnn.version()) if torch.backends.cudnn.is_available() else "None",
+        "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
     }
     for name in ("triton", "spconv-cu126", "spconv-cu120", "spconv", "numpy"):
         try:
@@ -237,17 +244,21 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _query(what: str, device: torch.device) -> str:
-    """One value of nvidia-smi, ``"unknown"`` without it."""
+def _query(names: Sequence[str], device: torch.device) -> dict[str, str]:
+    """Values of nvidia-smi by name, each ``"unknown"`` without it."""
+    unknown = dict.fromkeys(names, "unknown")
     program = shutil.which("nvidia-smi")
     if program is None:
-        return "unknown"
-    command = [program, f"--query-gpu={what}", "--format=csv,noheader", "-i", str(device.index or 0)]
+        return unknown
+    # By the GPU's own name: nvidia-smi does not know CUDA_VISIBLE_DEVICES.
+    gpu = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+    command = [program, f"--query-gpu={','.join(names)}", "--format=csv,noheader", "-i", gpu]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except subprocess.TimeoutExpired:
-        return "unknown"
-    return done.stdout.strip() if done.returncode == 0 else "unknown"
+        return unknown
+    values = [value.strip() for value in done.stdout.strip().split(",")]
+    return dict(zip(names, values, strict=True)) if done.returncode == 0 and len(values) == len(names) else unknown
 
 
 def _cpu_name() -> str:
@@ -366,7 +377,7 @@ def _cache_filler(device: torch.device) -> torch.Tensor | None:
 def _time_by_wall(run: Callable[[], object], device: torch.device, calls: int, _: torch.Tensor | None) -> float:
     _synchronise(device)
     start = time.perf_counter()
-    for _ in range(calls):
+    for _call in range(calls):
         run()
     _synchronise(device)
     return (time.perf_counter() - start) / calls
@@ -380,7 +391,7 @@ def _time_calls(run: Callable[[], object], device: torch.device, calls: int, scr
             run()
             seconds.append(time.perf_counter() - start)
         return statistics.median(seconds)
-    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(calls)]
+    events: list[tuple[Any, Any]] = [tuple(_event() for _ in range(2)) for _ in range(calls)]
     for start_event, end_event in events:
         if scratch is not None:
             scratch.zero_()
@@ -388,7 +399,11 @@ def _time_calls(run: Callable[[], object], device: torch.device, calls: int, scr
         run()
         end_event.record()
     torch.cuda.synchronize(device)
-    return statistics.median(1e-3 * start_event.elapsed_time(end_event) for start_event, end_event in events)
+    return statistics.median(1e-3 * float(start.elapsed_time(end)) for start, end in events)
+
+
+def _event() -> Any:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 def free_memory(device: torch.device) -> None:
@@ -398,13 +413,20 @@ def free_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def memory_of(make: Callable[[], Callable[[], object]], device: torch.device, calls: int = 2) -> float | None:
-    """Peak MiB of a case that is alone on the GPU: what ``make`` builds, its weights and its state, called a few times.
+def build_and_weigh(make: Callable[[], Run], device: torch.device, calls: int = 2) -> tuple[Run, float | None]:
+    """Build a case and call it a few times.
 
-    On a CPU, where a process's peak never falls, ``None``.
+    Args:
+        make: builds it.
+        device: where it works.
+        calls: how often it is called.
+
+    Returns:
+        The case, and the peak MiB that it adds on the GPU: its weights, its state, and what a call needs. On a CPU,
+        where a process's peak never falls, ``None``, and nothing is called.
     """
     if device.type != "cuda":
-        return None
+        return make(), None
     free_memory(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -412,10 +434,7 @@ def memory_of(make: Callable[[], Callable[[], object]], device: torch.device, ca
     for _ in range(calls):
         run()
     torch.cuda.synchronize(device)
-    peak = peak_memory(device)["peak_gpu_memory_mib"] - before / 2**20
-    del run
-    free_memory(device)
-    return peak
+    return run, peak_memory(device)["peak_gpu_memory_mib"] - before / 2**20
 
 
 def ceilings(device: torch.device, *, small: bool = False) -> dict[str, float]:
@@ -425,15 +444,17 @@ def ceilings(device: torch.device, *, small: bool = False) -> dict[str, float]:
     target = torch.empty_like(source)
     cases: dict[str, Callable[[], object]] = {"copy": lambda: target.copy_(source)}
     edge = 256 if small else 8192
-    for name, dtype in DTYPES.items():
-        matrix = torch.randn(edge, edge, device=device).to(dtype)
+    measured = [name for name in DTYPES if name != "tf32x3"]
+    for name in measured:
+        matrix = torch.randn(edge, edge, device=device).to(DTYPES[name])
         cases[name] = _product(matrix, tf32=name == "tf32")
     timings = time_in_turns(cases, device, turns=3, calls=3)
     found = {"copy_bytes_per_second": 2 * size / (timings.median("copy") or float("inf"))}
-    for name in DTYPES:
+    for name in measured:
         seconds = timings.median(name)
         if seconds is not None:
             found[f"{name}_operations_per_second"] = 2 * edge**3 / seconds
+    found["tf32x3_operations_per_second"] = found["tf32_operations_per_second"] / 3
     return found
 
 

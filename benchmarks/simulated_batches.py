@@ -52,22 +52,22 @@ def cache_folder() -> Path:
     return folder
 
 
-@dataclass(frozen=True)
+@dataclass
 class Frames:
     """A list of frames in the shape of a dataset.
 
     Attributes:
         frames: what it holds.
         transforms: applied by ``get``.
+        frame_ids: their names.
     """
 
     frames: Sequence[Any]
     transforms: Sequence[Any] = field(default=())
+    frame_ids: Sequence[str] = field(init=False)
 
-    @property
-    def frame_ids(self) -> list[str]:
-        """Names of the frames."""
-        return [str(frame.frame_id) for frame in self.frames]
+    def __post_init__(self) -> None:
+        self.frame_ids = [str(frame.frame_id) for frame in self.frames]
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -88,8 +88,7 @@ def kitti_tree(frames: int, *, small: bool = False) -> Path:
     """A tree of simulated frames in KITTI's layout."""
     folder = cache_folder() / f"kitti-{frames}{'-small' if small else ''}"
     workers = min(frames, os.cpu_count() or 1)
-    columns = {"columns": 200} if small else {}
-    make = SimulateKitti(folder, frames=frames, seed=0, workers=workers, **columns)
+    make = SimulateKitti(folder, frames=frames, seed=0, workers=workers, columns=200 if small else 2083)
     try:
         return make()
     except ValueError:  # from another version of the simulator
@@ -114,18 +113,20 @@ def kitti_frames(section: Mapping[str, Any], frames: int, *, small: bool = False
 
 
 def waymo_frames(section: Mapping[str, Any], frames: int, *, small: bool = False) -> list[LidarFrame]:
-    """Different labelled frames of all five simulated LiDARs in the vehicle's frame, augmented as the config says.
+    """Labelled frames of all five simulated LiDARs in the vehicle's frame, augmented as the config says.
 
-    Intensity and elongation are random: what they are changes no speed.
+    At most eight scenes are made; further frames are other augmentations of them. Intensity and elongation are random:
+    what they are changes no speed.
     """
     transforms = [
         build(TRANSFORMS, dict(t)) for t in section.get("transforms", ()) if t["type"] != "GroundTruthSampling"
     ]
     lasers = car_lasers(300 if small else 2650)
+    scenes = [next(simulate_segment(0, number, 1, lasers)) for number in range(min(frames, 8))]
     made = []
     for number in range(frames):
         rng = np.random.default_rng([1, number])
-        (frame,) = simulate_segment(0, number, 1, lasers)
+        frame = scenes[number % len(scenes)]
         xyz = np.concatenate([positions.reshape(-1, 3) for positions in frame.positions.values()])
         rest = rng.uniform(size=(len(xyz), 2))
         cloud = PointCloud(np.concatenate([xyz, rest], axis=1).astype(np.float32), WAYMO_CHANNELS)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from adperception.models.backbones.voxel_backbone_8x import VoxelBackBone8x
 from adperception.sparse import SparseConvolution, SparseTensor, available_backends, use_backend
+from adperception.sparse.precision import float32_precision, set_float32_precision
 from adperception.sparse.tensor import RulebookCache
 from adperception.structures import Voxels
 
@@ -37,7 +38,7 @@ PASSES = ("forward", "input gradient", "weight gradient", "backward", "forward w
 
 def available_conditions(device: torch.device) -> list[tuple[str, str]]:
     """Backends that can be used on ``device`` with the precisions that each has."""
-    precisions = {"spconv": ("float32", "tf32", "fp16")}
+    precisions = {"spconv": ("float32", "tf32", "fp16"), "torch": ("float32", "tf32", "bf16", "fp16")}
     return [
         (backend, precision)
         for backend in available_backends(device)
@@ -56,10 +57,8 @@ def precision_of(backend: str, precision: str) -> Iterator[None]:
         stack.callback(setattr, torch.backends.cuda.matmul, "allow_tf32", before)
         stack.enter_context(use_backend(backend))
         if backend == "triton":
-            from adperception.sparse.backend_triton import float32_precision, set_float32_precision
-
             stack.callback(set_float32_precision, float32_precision())
-            set_float32_precision("tf32" if tf32 else "ieee")
+            set_float32_precision(precision if precision.startswith("tf32") else "ieee")
         elif backend == "spconv":
             from spconv import constants
 
@@ -176,9 +175,16 @@ class LayerRun:
         self._cache = RulebookCache()
         self._graphs: dict[str, tuple[Tensor, list[Tensor]]] = {}
 
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """What can be timed: spconv cannot take up the rulebook of a strided layer again."""
+        if self.backend == "spconv" and not self.case.layer.submanifold:
+            return tuple(name for name in PASSES if name != "forward")
+        return PASSES
+
     def _convolve(self, features: Tensor, *, fresh: bool = False) -> SparseTensor:
         case = self.case
-        cache = RulebookCache() if fresh else self._cache
+        cache = RulebookCache() if fresh or "forward" not in self.passes else self._cache
         x = SparseTensor(features, case.coordinates, case.shape, case.batch_size, cache=cache)
         return self.layer(x)  # type: ignore[no-any-return]
 

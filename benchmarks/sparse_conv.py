@@ -10,7 +10,8 @@ float64 on the same rounded input. Products and bytes are counted: a share of 10
 the copies and matrix products measured in the same run allow.
 
 spconv tunes its kernels when it first sees a shape, in the warm-up. It computes both gradients whichever is asked for,
-so that its backward pass is to be compared, not its single gradients. The comparison on CPUs is ``sparse_conv_cpu.py``.
+so that its backward pass is to be compared, not its single gradients; the rulebook of a strided layer it cannot take up
+again, so there is no forward pass without it. The comparison on CPUs is ``sparse_conv_cpu.py``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,17 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from gpu_timing import Context, Deadline, Report, Timings, add_options, ceilings, free_memory, memory_of, time_in_turns
+from gpu_timing import (
+    Context,
+    Deadline,
+    Report,
+    Timings,
+    add_options,
+    build_and_weigh,
+    ceilings,
+    free_memory,
+    time_in_turns,
+)
 from simulated_batches import SMALL_RANGE, kitti_frames, waymo_frames
 from sparse_cases import (
     PASSES,
@@ -83,8 +94,8 @@ class Measurement:
         self.deadline = Deadline(arguments.seconds)
         self.roofs = ceilings(device, small=arguments.small)
         everything = available_conditions(device)
-        self.conditions = [(b, p) for b, p in everything if p != "tf32"]
-        self.rounded = [(b, p) for b, p in everything if p == "tf32"]
+        self.conditions = [(b, p) for b, p in everything if not p.startswith("tf32")]
+        self.rounded = [(b, p) for b, p in everything if p.startswith("tf32")]
         # Plain PyTorch is no contender layer by layer; float32 and one half precision show where it stands.
         self.layer_conditions = [c for c in self.conditions if c != ("torch", "fp16")]
         self.report.extra["ceilings"] = self.roofs
@@ -149,7 +160,7 @@ class Measurement:
             contexts[f"{name}, forward"] = contexts[f"{name}, training"] = context
             try:
                 with context():
-                    memory[name] = memory_of(lambda run=run: run.train, self.device)  # type: ignore[misc]
+                    _, memory[name] = build_and_weigh(lambda run=run: run.train, self.device)  # type: ignore[misc]
             except Exception:  # the same error is kept by the timing below
                 memory[name] = None
         timings = self.time(cases, contexts, f"{backbone}, {density}", flush=False)
@@ -201,22 +212,22 @@ class Measurement:
     def layer(self, case: LayerCase, backbone: str, density: str) -> None:
         """All backends, precisions and passes of one layer."""
         runs = {f"{b} {p}": LayerRun(case, b, p) for b, p in self.layer_conditions}
-        cases = {f"{name}, {which}": partial(run.run, which) for name, run in runs.items() for which in PASSES}
-        contexts: dict[str, Context] = {
-            f"{name}, {which}": partial(precision_of, run.backend, run.precision)
-            for name, run in runs.items()
-            for which in PASSES
-        }
+        cases: dict[str, Callable[[], object]] = {}
+        contexts: dict[str, Context] = {}
+        for name, run in runs.items():
+            for which in run.passes:
+                cases[f"{name}, {which}"] = partial(run.run, which)
+                contexts[f"{name}, {which}"] = partial(precision_of, run.backend, run.precision)
         timings = self.time(cases, contexts, case.title, flush=True)
         for name, run in runs.items():
             medians = {which: timings.median(f"{name}, {which}") for which in PASSES}
-            if medians["forward"] is None:
+            if all(seconds is None for seconds in medians.values()):
                 continue
             least = roofline_seconds(case, run.precision, self.roofs)
             # A backward pass is two products.
             shares = {w: None if t is None else (2 if w == "backward" else 1) * least / t for w, t in medians.items()}
-            with_rulebook = medians["forward with rulebook"]
-            rulebook = None if with_rulebook is None else with_rulebook - medians["forward"]
+            without, with_rulebook = medians["forward"], medians["forward with rulebook"]
+            rulebook = None if without is None or with_rulebook is None else with_rulebook - without
             self.report.add(
                 {
                     "what": "layer",
@@ -268,8 +279,8 @@ class Measurement:
                     )
                     worst.setdefault((backend, precision), []).extend(errors)
         print(f"\nlargest error against float64 over all layers, {density}: output, input gradient, weight gradient")
-        for (backend, precision), errors in worst.items():
-            parts = "  ".join(f"{max(errors[i::3]):.1e}" for i in range(3))
+        for (backend, precision), found in worst.items():
+            parts = "  ".join(f"{max(found[i::3]):.1e}" for i in range(3))
             print(f"{backend + ' ' + precision:20} {parts}")
         for backend, precision in conditions:
             if precision in LIMITS and backend != "spconv":

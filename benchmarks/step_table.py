@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from gpu_timing import Deadline, Report, Timings, free_memory, memory_of, time_in_turns
+from gpu_timing import Deadline, Report, Timings, build_and_weigh, free_memory, time_in_turns
 from training_steps import EngineStep, PhaseClock, host_reads
 
 __all__ = ["PHASES", "Step", "measure_steps", "print_header"]
@@ -32,7 +32,7 @@ def measure_steps(
     deadline: Deadline,
     **labels: str,
 ) -> tuple[Timings, dict[str, Step]]:
-    """Peak memory of every step alone, their times in turns, their phases and host reads.
+    """Peak memory that every step adds, their times in turns, their phases and host reads.
 
     Args:
         makers: how to build each step, by name of the case.
@@ -52,8 +52,7 @@ def measure_steps(
     memory: dict[str, float | None] = {}
     for name, make in makers.items():
         try:
-            memory[name] = memory_of(make, device)
-            steps[name] = make()
+            steps[name], memory[name] = build_and_weigh(make, device)
         except Exception as error:
             report.leave_out(f"{name_of_model} {name}".strip(), error)
             free_memory(device)
@@ -66,10 +65,10 @@ def measure_steps(
         wall=True,
         deadline=deadline,
     )
-    for name, error in timings.failures.items():
-        report.leave_out(f"{name_of_model} {name}".strip(), error)
+    for name, reason in timings.failures.items():
+        report.leave_out(f"{name_of_model} {name}".strip(), reason)
     for name in timings.seconds:
-        reads = host_reads(steps[name])
+        reads = host_reads(steps[name], 1 if small else 3)
         row = {
             **labels,
             "case": name,
@@ -78,8 +77,8 @@ def measure_steps(
             "step_ms": timings.summary(name),
             "peak_memory_mib": memory[name],
             "phases_ms": _phases(steps[name], device, 1 if small else 5),
-            "host_reads": None if reads is None else reads[0],
-            "host_read_places": None if reads is None else reads[1],
+            "host_reads": reads[0],
+            "host_read_places": reads[1],
         }
         report.add(row)
         _print_row(f"{name_of_model} {name}".strip(), row)
@@ -104,6 +103,5 @@ def _print_row(title: str, row: Mapping[str, Any]) -> None:
     spread = f"({step['min']:.1f}..{step['max']:.1f})"
     memory = "-" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}"
     columns = "".join(f"{row['phases_ms'].get(phase, 0):11.2f}" for phase in PHASES)
-    reads = "-" if row["host_reads"] is None else row["host_reads"]
     start = f"{title:34} {row['samples_per_second']:9.1f} {step['median']:8.1f}"
-    print(f"{start} {spread:>18} {memory:>9}{columns} {reads:>6}", flush=True)
+    print(f"{start} {spread:>18} {memory:>9}{columns} {row['host_reads']:>6}", flush=True)

@@ -7,7 +7,6 @@ measured by ``share_of_waiting``.
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,16 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from simulated_batches import Frames
+from simulated_batches import Frames, cache_folder
 
 from adperception.config import Config
+from adperception.engine.compilation import compile_modules
 from adperception.engine.data import training_loader
 from adperception.engine.distributed import Processes
 from adperception.engine.hooks.non_finite_guard import NonFiniteGuard
+from adperception.engine.host_reads import HostReads
+from adperception.engine.memory_format import use_channels_last
 from adperception.engine.optimizers import build_optimizer
 from adperception.engine.sampling import SampleOrder, StepBatchSampler
-from adperception.engine.settings import TrainSettings, parse_settings
+from adperception.engine.settings import parse_settings
 from adperception.engine.trainer import Trainer
+from adperception.located_dict import LocatedDict
 from adperception.models.base import TrainableModel
 from adperception.registry import MODELS, SCHEDULES, build
 from adperception.sparse import available_backends, use_backend
@@ -36,17 +39,10 @@ __all__ = [
     "PhaseClock",
     "cudnn_tf32",
     "host_reads",
-    "missing_settings",
     "own_backend",
     "share_of_waiting",
     "upstream_backend",
 ]
-
-
-def missing_settings(*names: str) -> list[str]:
-    """Those of the named ``train`` options that this version of the package does not have."""
-    known = {field.name for field in dataclasses.fields(TrainSettings)}
-    return [name for name in names if name not in known]
 
 
 def own_backend(device: torch.device) -> str:
@@ -85,7 +81,7 @@ class PhaseClock:
     def mark(self, phase: str) -> None:
         """The end of ``phase``, which began at the mark before."""
         if self._device.type == "cuda":
-            event = torch.cuda.Event(enable_timing=True)
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             event.record()
             self._marks.append((phase, event))
         else:
@@ -145,10 +141,13 @@ class EngineStep:
         built: TrainableModel = build(MODELS, settings.model)
         built.before_training(iter(frames))
         built.to(device).train()
+        if device.type == "cuda":
+            use_channels_last(built)
+        compiled = compile_modules(built, settings.train.compile, device)
         optimizer = build_optimizer(settings.optimizer, built)
         self.batch_size, self._backend = batch_size, backend
         self.trainer = Trainer(
-            config=Config(Path("benchmark.py"), values),
+            config=Config(Path("benchmark.py"), LocatedDict(values, {})),
             settings=settings,
             model=built,
             optimizer=optimizer,
@@ -156,7 +155,8 @@ class EngineStep:
             order=SampleOrder(batch_size, batch_size, 1, 1, 0, False),
             processes=Processes(0, 1, device),
             dataset=Frames(frames),
-            work_dir=Path(),
+            work_dir=cache_folder(),
+            compiled=compiled,
         )
         collate = built.collate(training=True)
         starts = range(0, len(frames) - batch_size + 1, batch_size)
@@ -186,12 +186,12 @@ class EngineStep:
             mark("backward")
             trainer.agree(outcome, 0)
             self._guard.before_update(trainer, outcome)
-            if outcome.skipped:
-                trainer.skip_update()
+            if outcome.skipped or outcome.overflowed:
+                trainer.skip_update(outcome)
             else:
                 trainer.update(outcome)
             trainer.progress.step += 1
-            self._guard.after_step(trainer, outcome)
+            self._guard.after_update(trainer, outcome)
         return outcome.loss
 
     def phases(self, calls: int = 5) -> dict[str, float]:
@@ -205,10 +205,10 @@ class EngineStep:
         for _ in range(calls):
             clock = PhaseClock(device)
             hooks = [
-                model.register_forward_pre_hook(lambda *_, clock=clock: clock.mark("copy")),  # type: ignore[misc]
-                model.register_forward_hook(lambda *_, clock=clock: clock.mark("forward")),  # type: ignore[misc]
-                optimizer.register_step_pre_hook(lambda *_, clock=clock: clock.mark("checks")),  # type: ignore[misc]
-                optimizer.register_step_post_hook(lambda *_, clock=clock: clock.mark("optimizer")),  # type: ignore[misc]
+                model.register_forward_pre_hook(lambda *_, clock=clock: clock.mark("copy")),
+                model.register_forward_hook(lambda *_, clock=clock: clock.mark("forward")),
+                optimizer.register_step_pre_hook(lambda *_, clock=clock: clock.mark("checks")),
+                optimizer.register_step_post_hook(lambda *_, clock=clock: clock.mark("optimizer")),
             ]
             clock.mark("start")
             try:
@@ -221,15 +221,18 @@ class EngineStep:
         return {phase: statistics.median(one.get(phase, 0.0) for one in found) for phase in found[0]}
 
 
-def host_reads(step: Callable[[], object]) -> tuple[int, list[str]] | None:
-    """How often a step makes Python wait for the device, and where; ``None`` without ``engine/host_reads.py``."""
-    try:
-        from adperception.engine.host_reads import HostReads
-    except ImportError:
-        return None
-    with HostReads() as reads:
-        step()
-    return reads.count, list(reads.places)
+def host_reads(step: Callable[[], object], steps: int = 3) -> tuple[int, list[str]]:
+    """How often a step makes Python wait for the device, and where: the middle one of some steps.
+
+    The engine looks at its flags every so many steps; one of three may be such a step.
+    """
+    found = []
+    for _ in range(steps):
+        with HostReads() as reads:
+            step()
+        found.append(list(reads.places))
+    places = sorted(found, key=len)[steps // 2]
+    return len(places), places
 
 
 def share_of_waiting(step: EngineStep, dataset: Any, workers: int, steps: int, skip: int = 3) -> dict[str, float]:

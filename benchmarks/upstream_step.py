@@ -117,7 +117,8 @@ class UpstreamStep:
         self.model.empty_token.requires_grad_(True)
         self.batches, self.device, self.backend = batches, device, backend
         self.peak_learning_rate, self.total_steps, self.step = peak_learning_rate, total_steps, 0
-        norms, others = [], []
+        norms: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for module in [*model.context_encoder.modules(), *model.predictor.modules()]:
             if not list(module.children()):
                 is_norm = isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))
@@ -137,7 +138,7 @@ class UpstreamStep:
             mark("copy")
             loss, terms = self.forward(voxels)
             mark("forward")
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             mark("backward")
             nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
             mark("checks")
