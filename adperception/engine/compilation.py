@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sysconfig
+from pathlib import Path
 
 import torch
 
@@ -56,6 +58,8 @@ def _missing(device: torch.device) -> str:
     """What torch.compile lacks on this machine; empty if nothing."""
     if c_compiler() is None:
         return "a C compiler (gcc or clang)"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        return "Python's header files (Python.h; in the package python3-dev of Debian and Ubuntu)"
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "the package triton"
     return ""

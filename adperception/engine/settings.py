@@ -41,7 +41,7 @@ class TrainSettings:
         check_finite_every: steps between two looks at whether losses and gradients are finite. A bad update is made
             in no case: with more than 1 the device itself leaves it out. ``None``: 20 on a GPU, 1 otherwise.
         compile: ``torch.compile`` the parts that the model names; a text is its ``mode``. ``None``: on a GPU, if there
-            is a C compiler.
+            is what it needs (a C compiler, Python's header files).
         prefetch_factor: batches that each data-loading process keeps ready.
     """
 

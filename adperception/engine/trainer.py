@@ -184,7 +184,7 @@ class Trainer:
         for number, (batch, share) in enumerate(zip(batches, shares, strict=True)):
             with self._communicate(only_if=number == len(batches) - 1):
                 if self._records_graphs:
-                    torch.compiler.cudagraph_mark_step_begin()
+                    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
                 with self._autocast():
                     losses = self.network(batch, generator)
                 weighted = losses.total * (share * scale)

@@ -56,32 +56,17 @@ class SpconvRunner:
         """
         given = features.dtype
         computed = torch.float32 if given == torch.bfloat16 else given
-        # spconv's own autocast rule would choose float16 whatever the user's is.
-        with torch.autocast(features.device.type, enabled=False):
-            output, sites, grid = self._run(
-                features.to(computed), coordinates, shape, batch_size, weight.to(computed), index_pairs, training
-            )
-        return output.to(given), sites, grid
-
-    def _run(
-        self,
-        features: Tensor,
-        coordinates: Tensor,
-        shape: Shape,
-        batch_size: int,
-        weight: Tensor,
-        index_pairs: dict[str, Any],
-        training: bool,
-    ) -> tuple[Tensor, Tensor, Shape]:
         module = self._module
         module.train(training)
         # A plain attribute: lent for this call, never registered, so never in a state dict twice.
-        module.__dict__["weight"] = weight
-        tensor = self._new_tensor(features, coordinates.int().contiguous(), list(shape), batch_size)
+        module.__dict__["weight"] = weight.to(computed)
+        tensor = self._new_tensor(features.to(computed), coordinates.int().contiguous(), list(shape), batch_size)
         tensor.indice_dict = index_pairs
         try:
-            output = module(tensor)
+            # spconv's own autocast rule would choose float16 whatever the user's is.
+            with torch.autocast(features.device.type, enabled=False):
+                output = module(tensor)
         finally:
             del module.__dict__["weight"]
         depth, height, width = output.spatial_shape
-        return output.features, output.indices, (int(depth), int(height), int(width))
+        return output.features.to(given), output.indices, (int(depth), int(height), int(width))

@@ -133,6 +133,11 @@ def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         compile_modules(model, True, CPU)
     assert compile_modules(model, None, torch.device("cuda")) == ()
+    monkeypatch.undo()
+    monkeypatch.setattr(compilation, "c_compiler", lambda: "/usr/bin/gcc")
+    monkeypatch.setattr(compilation.sysconfig, "get_path", lambda name: "/nowhere")
+    with pytest.raises(ValueError, match=r"train.compile=True needs Python's header files \(Python.h;"):
+        compile_modules(model, True, CPU)
 
 
 @pytest.mark.skipif(c_compiler() is None, reason="needs a C compiler")

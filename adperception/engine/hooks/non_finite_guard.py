@@ -91,8 +91,9 @@ class NonFiniteGuard(Hook):
         unread, self._unread = self._unread, []
         if not unread:
             return
-        for outcome, flags in zip(unread, torch.stack([outcome.flags for outcome in unread]).tolist(), strict=True):
-            outcome.resolve(*flags, scaled=trainer.loss_scale is not None)
+        flags = torch.stack([outcome.flags for outcome in unread]).tolist()
+        for outcome, (loss_bad, gradient_bad) in zip(unread, flags, strict=True):
+            outcome.resolve(loss_bad, gradient_bad, scaled=trainer.loss_scale is not None)
             self._judge(trainer, outcome)
 
     def _judge(self, trainer: Trainer, outcome: StepOutcome) -> None:
