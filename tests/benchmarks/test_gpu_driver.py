@@ -65,6 +65,10 @@ def test_a_job_over_its_limit_is_ended_with_its_children_and_its_figures_kept(gp
     assert time.monotonic() - start < 20
     assert outcome.state == "ended after 5 s"
     assert outcome.content == CONTENT
+    for _ in range(100):  # a killed process is there for a moment
+        if not is_running(int(pid.read_text())):
+            break
+        time.sleep(0.05)
     assert not is_running(int(pid.read_text()))
     assert "measured with 3" in (tmp_path / "slow.log").read_text()
 
