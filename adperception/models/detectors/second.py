@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from adperception.losses.full_precision import in_full_precision
 from adperception.models.base import Losses
 from adperception.models.detectors.voxel_detector import VoxelDetector
 from adperception.models.heads.anchor_head import AnchorHead, AnchorOutputs
@@ -110,5 +111,5 @@ class SECOND(VoxelDetector):
         """The objects of each frame, best first."""
         outputs = self.head_outputs(voxels)
         boxes = self.dense_head.decode(outputs)
-        scores, labels = outputs.classes.sigmoid().max(dim=-1)
+        scores, labels = in_full_precision(outputs.classes).sigmoid().max(dim=-1)
         return [self.suppression(ScoredBoxes(*one)) for one in zip(boxes, scores, labels, strict=True)]

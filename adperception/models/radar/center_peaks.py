@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adperception.losses.full_precision import full_precision
 from adperception.models.radar.center_detector import HEATMAP_STRIDE, CenterMaps
 
 __all__ = ["Candidates", "find_azimuths", "find_peaks"]
@@ -101,4 +102,5 @@ def find_azimuths(cubes: Tensor, frames: Tensor, rows: Tensor, dopplers: Tensor,
     half = max(1, beam // 2)
     wrapped = torch.cat([power[:, azimuth_bins - half :], power, power[:, :half]], dim=1)
     window = power.new_tensor([0.5, *[1.0] * (2 * half - 1), 0.5])[None, None]
-    return F.conv1d(wrapped[:, None], window)[:, 0].argmax(dim=1)
+    with full_precision(power):
+        return F.conv1d(wrapped[:, None], window)[:, 0].argmax(dim=1)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from adperception.losses.center_focal import center_focal
+from adperception.losses.full_precision import full_precision
 from adperception.models.base import Losses
 from adperception.models.radar.base import CARRADA_CLASSES, RadarModel, RadarPrediction
 from adperception.models.radar.center_detector import HEATMAP_STRIDE, CenterDetector, CenterMaps
@@ -236,12 +237,11 @@ class ERASENet(RadarModel):
         targets = radar_center_targets(
             centers, batch_size, len(self.class_names), self.cube_shape[0], self.cube_shape[2]
         )
-        offsets = maps.offset[targets.frames, :, targets.rows, targets.columns]
-        error = (offsets - targets.offsets).abs().sum() / max(1, len(offsets)) + _connected(maps.offset.sum())
-        return {
-            "loss_heatmap": center_focal(maps.heatmap, targets.heatmaps),
-            "loss_offset": self.loss_weights["offset"] * error,
-        }
+        with full_precision(targets.heatmaps):
+            offsets = maps.offset[targets.frames, :, targets.rows, targets.columns]
+            error = (offsets - targets.offsets).abs().sum() / max(1, len(offsets)) + _connected(maps.offset.sum())
+            heatmap = center_focal(maps.heatmap, targets.heatmaps)
+        return {"loss_heatmap": heatmap, "loss_offset": self.loss_weights["offset"] * error}
 
     def _segmenter_losses(
         self,

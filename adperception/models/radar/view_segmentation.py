@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adperception.losses.full_precision import full_precision, in_full_precision
 from adperception.losses.soft_dice import soft_dice
 from adperception.losses.view_coherence import view_coherence
 from adperception.losses.weighted_cross_entropy import (
@@ -120,7 +121,7 @@ class ViewSegmentation(RadarModel):
         return self.losses(self._score(batch), batch.range_doppler_mask, batch.range_angle_mask)
 
     def losses(self, logits: ViewLogits, range_doppler_mask: Tensor, range_angle_mask: Tensor) -> Losses:
-        """The losses of given scores.
+        """The losses of given scores, in float32.
 
         Args:
             logits: scores of both views.
@@ -136,14 +137,16 @@ class ViewSegmentation(RadarModel):
                 'training frames at the start of a run. Load trained weights, or choose class_weights="carrada".'
             )
         terms: dict[str, Tensor] = {}
-        for view, scores, mask, weights in zip(
-            _MASKED_VIEWS, logits, (range_doppler_mask, range_angle_mask), self.class_weights, strict=True
-        ):
-            terms[f"loss_{view}_cross_entropy"] = weighted_cross_entropy(scores, mask, weights) / 2
-            terms[f"loss_{view}_dice"] = self.dice_weight * soft_dice(scores, mask) / 2
-        if self.coherence_weight > 0:
-            terms["loss_coherence"] = self.coherence_weight * view_coherence(*logits)
-        return Losses.sum_of(terms)
+        with full_precision(range_doppler_mask):
+            logits = ViewLogits(*(in_full_precision(scores) for scores in logits))
+            for view, scores, mask, weights in zip(
+                _MASKED_VIEWS, logits, (range_doppler_mask, range_angle_mask), self.class_weights, strict=True
+            ):
+                terms[f"loss_{view}_cross_entropy"] = weighted_cross_entropy(scores, mask, weights) / 2
+                terms[f"loss_{view}_dice"] = self.dice_weight * soft_dice(scores, mask) / 2
+            if self.coherence_weight > 0:
+                terms["loss_coherence"] = self.coherence_weight * view_coherence(*logits)
+            return Losses.sum_of(terms)
 
     @torch.no_grad()
     def predict(self, batch: RadarBatch) -> list[RadarPrediction]:
@@ -182,7 +185,7 @@ class ViewSegmentation(RadarModel):
                     f"{self.moments}. Set the dataset's moments={self.moments}."
                 )
             views.append(self.normalization(view[:, -self.moments :], name))
-        return self.logits(*views)
+        return ViewLogits(*(in_full_precision(scores) for scores in self.logits(*views)))
 
     def _count(self, frames: Iterable[RadarFrame], counts: np.ndarray) -> Iterator[RadarFrame]:
         """Pass frames on and count the pixels of every class in those that show an object."""
