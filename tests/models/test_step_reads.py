@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from adperception.models.backbones import voxel_backbone_8x
-from adperception.models.detectors import voxel_detector
+from adperception.models.backbones import level_plan, voxel_backbone_8x
 from adperception.models.pretrain import cell_plan
 from tests.models.small_models import MODELS
 from tests.models.step_reads import CHECKS, TORCH_BACKEND, step_reads
 
-READING_MODULES = (cell_plan, voxel_detector, voxel_backbone_8x)
+READING_MODULES = (cell_plan, level_plan, voxel_backbone_8x)
 """Where it is asked whether the sparse backend wants a plan."""
 
 
 @pytest.mark.parametrize("planned", [False, True])
-@pytest.mark.parametrize("name", ["ad_l_jepa", "second", "centerpoint"])
+@pytest.mark.parametrize("name", ["ad_l_jepa", "second", "centerpoint", "occupancy_mae"])
 def test_one_wait_per_step(name: str, planned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether or not the sites of the encoder's levels are among what is read."""
     for module in READING_MODULES:

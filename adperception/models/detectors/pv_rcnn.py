@@ -15,6 +15,7 @@ import torch
 
 from adperception.geometry.nms import rotated_nms
 from adperception.losses.full_precision import full_precision, in_full_precision
+from adperception.models.backbones.level_plan import read_sizes
 from adperception.models.base import Losses
 from adperception.models.detectors.second import SECOND
 from adperception.models.heads.anchor_head import AnchorOutputs
@@ -143,7 +144,7 @@ class PVRCNN(SECOND):
         """The losses of one labelled batch; ``generator`` draws proposals to learn from, and dropout."""
         frames = labelled_boxes(batch, self.class_names, self.grid)
         pending = self.dense_head.pending_targets(frames)
-        count, planned = self.read_sizes(batch.voxels, pending.count)
+        (count,), planned = read_sizes(self.backbone_3d, batch.voxels, pending.count[None])
         stage = self.first_stage(batch, planned)
         targets = sample_rois(self.proposals(stage.anchors, TRAINING), frames, self.rois_per_frame, generator)
         outputs = self.roi_head(targets.rois, targets.frames, _weighted(stage), generator)

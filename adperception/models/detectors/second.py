@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from adperception.losses.full_precision import in_full_precision
+from adperception.models.backbones.level_plan import read_sizes
 from adperception.models.base import Losses
 from adperception.models.detectors.voxel_detector import VoxelDetector
 from adperception.models.heads.anchor_head import AnchorHead, AnchorOutputs
@@ -95,7 +96,7 @@ class SECOND(VoxelDetector):
         """The losses of one labelled batch; nothing is drawn."""
         frames = labelled_boxes(batch, self.class_names, self.grid)
         pending = self.dense_head.pending_targets(frames)
-        count, planned = self.read_sizes(batch.voxels, pending.count)
+        (count,), planned = read_sizes(self.backbone_3d, batch.voxels, pending.count[None])
         outputs = self.head_outputs(batch.voxels, planned)
         return Losses.sum_of(self.dense_head.losses(outputs, pending.known(count)))
 

@@ -21,6 +21,7 @@ from adperception.losses.weighted_cross_entropy import (
 from adperception.models.base import Losses
 from adperception.models.radar.base import CARRADA_CLASSES, RadarModel, RadarPrediction
 from adperception.models.radar.normalization import Preset, ViewNormalization
+from adperception.models.radar.seen import Seen
 from adperception.structures import RadarBatch, RadarFrame, RadarMasks
 
 __all__ = ["ClassWeights", "ViewLogits", "ViewSegmentation"]
@@ -89,6 +90,7 @@ class ViewSegmentation(RadarModel):
         self.dice_weight = dice_weight
         self.coherence_weight = coherence_weight
         self.normalization = ViewNormalization(normalization)
+        self._known = Seen()
         self._weights_from_frames = class_weights == "train"
         self.register_buffer("class_weights", self._initial_weights(class_weights))
 
@@ -111,7 +113,7 @@ class ViewSegmentation(RadarModel):
         """The losses of one labelled batch; nothing is drawn."""
         if batch.range_doppler_mask is None or batch.range_angle_mask is None:
             raise ValueError(f"frame {batch.frame_ids[0]} has no masks, which {type(self).__name__} trains on.")
-        highest = int(max(batch.range_doppler_mask.max(), batch.range_angle_mask.max()))
+        highest = int(torch.maximum(batch.range_doppler_mask.max(), batch.range_angle_mask.max()))
         if highest >= self.outputs:
             raise ValueError(
                 f"frame {batch.frame_ids[0]} or one of its batch is labelled with class {highest}, but "
@@ -131,7 +133,8 @@ class ViewSegmentation(RadarModel):
         Raises:
             ValueError: if the class weights are not known yet.
         """
-        if bool(self.class_weights.isnan().any()):
+        if self._known.is_new(self.class_weights) and bool(self.class_weights.isnan().any()):
+            self._known = Seen()
             raise ValueError(
                 f'{type(self).__name__} has no class weights yet: class_weights="train" counts the pixels of the '
                 'training frames at the start of a run. Load trained weights, or choose class_weights="carrada".'
