@@ -23,6 +23,15 @@ def test_one_wait_per_step(name: str, planned: bool, monkeypatch: pytest.MonkeyP
     assert len(places) == 1, places
 
 
+@pytest.mark.parametrize("name", ["tmva_net", "mv_net", "pkcin_net"])
+def test_views_wait_once_when_their_statistics_are_known(name: str) -> None:
+    """For the classes of the masks; statistics and weights are looked at in the first step."""
+    step = MODELS[name]()
+    step_reads(step)
+    places = step_reads(step)
+    assert len(places) == 1, places
+
+
 def test_count_is_not_blind() -> None:
     """The torch backend asks for the pairs of every tap, and the first inputs are checked."""
     assert any("rulebook.py" in place for place in step_reads(MODELS["second"](), CHECKS))

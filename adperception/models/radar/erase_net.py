@@ -459,14 +459,13 @@ class ERASENet(RadarModel):
     def _labelled(self, batch: RadarBatch, device: torch.device) -> LabelledCenters:
         if batch.objects is None:
             raise ValueError(f"frame {batch.frame_ids[0]} has no labelled objects, which ERASENet is trained with.")
-        centers = labelled_centers(batch.objects, device)
-        found = sorted(set(centers.classes.tolist()))
+        found = sorted({int(number) for objects in batch.objects for number in objects.class_ids})
         if found and not 1 <= found[0] <= found[-1] <= len(self.class_names):
             raise ValueError(
                 f"batch of frame {batch.frame_ids[0]}: class ids {found}, this ERASENet knows 1 to "
                 f"{len(self.class_names)}: {', '.join(self.class_names)}."
             )
-        return centers
+        return labelled_centers(batch.objects, device)
 
 
 def _bytes(labels: Tensor) -> list[np.ndarray]:
