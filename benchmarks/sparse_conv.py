@@ -1,190 +1,325 @@
-"""Time of VoxelBackBone8x on a CPU: our ``torch`` backend against spconv's CPU build.
+"""Sparse convolutions on a GPU: our backends against spconv and against the roofline of the device.
 
-Every case runs in a child process with its own number of threads; spconv gets one, the only number with which its CPU
-build computes correct results. Rulebooks and the dense output map count on both sides. Cases take turns, and ratios
-are taken within a turn, so that a change of the machine's speed hits both.
+    python benchmarks/sparse_conv.py --json sparse_conv.json
+    python benchmarks/sparse_conv.py --device cpu --small        # only to see that it runs
 
-    pip install spconv==2.3.8
-    python benchmarks/sparse_conv.py --scan path/to/kitti/training/velodyne_reduced/000008.bin
+VoxelBackBone8x and its residual variant, whole and layer by layer, at the densities of KITTI with batch 4 and 16 and of
+Waymo with batch 8 (simulated frames, voxel limits of the configs). Backends and precisions take turns in one run; the
+second-level cache is overwritten before every call of a layer. The accuracy of outputs and both gradients is against
+float64 on the same rounded input. Products and bytes are counted: a share of 100 % would be a pass that is as fast as
+the copies and matrix products measured in the same run allow.
+
+spconv tunes its kernels when it first sees a shape, in the warm-up. It computes both gradients whichever is asked for,
+so that its backward pass is to be compared, not its single gradients; the rulebook of a strided layer it cannot take up
+again, so there is no forward pass without it. The comparison on CPUs is ``sparse_conv_cpu.py``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import resource
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from functools import partial
 
-import adperception  # before torch, as in all tools: sets how long waiting threads spin
+import torch
+from gpu_timing import (
+    Context,
+    Deadline,
+    Report,
+    Timings,
+    add_options,
+    build_and_weigh,
+    ceilings,
+    free_memory,
+    time_in_turns,
+)
+from simulated_batches import SMALL_RANGE, kitti_frames, waymo_frames
+from sparse_cases import (
+    PASSES,
+    EncoderRun,
+    LayerCase,
+    LayerRun,
+    available_conditions,
+    layer_cases,
+    precision_of,
+    relative_errors,
+    roofline_seconds,
+)
 
-CASES = {
-    # name: (threads, library, what)
-    "spconv forward": (1, "spconv", "forward"),
-    "torch forward": (2, "torch", "forward"),
-    "torch forward, 1 thread": (1, "torch", "forward"),
-    "torch forward + backward": (2, "torch", "train"),
-    "torch forward + backward, 1 thread": (1, "torch", "train"),
+from adperception.geometry.voxelization import VoxelCollate, Voxelizer
+from adperception.models.backbones.voxel_backbone_8x import VoxelBackBone8x
+from adperception.models.backbones.voxel_res_backbone_8x import VoxelResBackBone8x
+from adperception.structures import VoxelGrid, Voxels
+from adperception.zoo import load_model_config
+
+LIMITS = {"float32": 1e-5, "bf16": 1e-2, "fp16": 2e-3}
+FASTER, AS_FAST = 1.3, 1.0
+BACKBONES: dict[str, type[VoxelBackBone8x]] = {
+    "VoxelBackBone8x": VoxelBackBone8x,
+    "VoxelResBackBone8x": VoxelResBackBone8x,
 }
-BASE = "spconv forward"
-RANGE, VOXEL = [0.0, -40.0, -3.0, 70.4, 40.0, 1.0], [0.05, 0.05, 0.1]
+DENSITIES = {  # name: (config, batch size)
+    "KITTI batch 16": ("ad_l_jepa_kitti", 16),
+    "KITTI batch 4": ("ad_l_jepa_kitti", 4),
+    "Waymo batch 8": ("ad_l_jepa_waymo", 8),
+}
+SMALL = {"small batch 2": ("ad_l_jepa_tiny", 2)}
 
 
 def main() -> int:
-    """Parse the command line and run."""
-    data = Path(os.environ.get("ADPERCEPTION_REAL_DATA", "../shared/data"))
+    """Parse the command line, measure in order of importance, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scan", type=Path, default=data / "lidar/kitti/training/velodyne_reduced/000008.bin")
-    parser.add_argument("--turns", type=int, default=5, help="how often every case runs")
-    parser.add_argument("--repeats", type=int, default=5, help="timed passes of one turn, after two warm-up passes")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--child", choices=list(CASES), help=argparse.SUPPRESS)
+    add_options(parser, turns=5)
+    parser.add_argument("--calls", type=int, default=5, help="timed calls of a case in every turn")
     arguments = parser.parse_args()
-    if arguments.child:
-        print(json.dumps(measure(arguments.scan, arguments.child, arguments.repeats)))
-        return 0
-    return report(arguments)
-
-
-def report(arguments: argparse.Namespace) -> int:
-    """Run all cases in turn, print the table."""
-    if not arguments.scan.is_file():
-        print(f"{arguments.scan}: no such scan; name one with --scan (KITTI's velodyne_reduced/000008.bin)")
-        return 2
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in CASES}
-    for _ in range(arguments.turns):
-        for name, (threads, _, _) in CASES.items():
-            command = [sys.executable, __file__, "--child", name, "--scan", str(arguments.scan)]
-            environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-            done = subprocess.run(
-                [*command, "--repeats", str(arguments.repeats)], capture_output=True, text=True, env=environment
-            )
-            if done.returncode:
-                print(done.stderr.strip().splitlines()[-1])
-                print("The comparison needs spconv's CPU build: pip install spconv==2.3.8")
-                return 2
-            results[name].append(json.loads(done.stdout.strip().splitlines()[-1]))
-    table = {name: summary(turns, results[BASE]) for name, turns in results.items()}
-    print(
-        f"{results[BASE][0]['voxels']:,} voxels, {platform.processor() or platform.machine()}, {arguments.turns} turns"
-    )
-    print(f"{'case':36} {'threads':>7} {'median ms':>10} {'ratio':>7} {'(min..max)':>14} {'peak MiB':>9}")
-    for name, row in table.items():
-        spread = f"({row['ratio_min']:.2f}..{row['ratio_max']:.2f})"
-        print(
-            f"{name:36} {CASES[name][0]:7d} {row['milliseconds']:10.1f} {row['ratio']:7.2f} {spread:>14} "
-            f"{row['peak_mib']:9.0f}"
-        )
-    difference = results["torch forward"][0]["checksum"] / results[BASE][0]["checksum"] - 1
-    print(f"sum of |output|, torch against spconv: relative difference {difference:.1e}")
-    if arguments.json:
-        arguments.json.write_text(
-            json.dumps(
-                {"machine": platform.platform(), "adperception": adperception.__version__, "table": table}, indent=1
-            )
-            + "\n"
-        )
+    device = torch.device(arguments.device)
+    measurement = Measurement(device, arguments)
+    measurement.run()
+    measurement.report.finish()
     return 0
 
 
-def summary(turns: list[dict[str, Any]], base: list[dict[str, Any]]) -> dict[str, float]:
-    """Median time and the ratios to the base case, turn by turn."""
-    ratios = [t["milliseconds"] / b["milliseconds"] for t, b in zip(turns, base, strict=True)]
-    return {
-        "milliseconds": statistics.median(t["milliseconds"] for t in turns),
-        "ratio": statistics.median(ratios),
-        "ratio_min": min(ratios),
-        "ratio_max": max(ratios),
-        "peak_mib": max(t["peak_mib"] for t in turns),
-    }
+class Measurement:
+    """One run of the benchmark.
+
+    Args:
+        device: where to measure.
+        arguments: of the command line.
+    """
+
+    def __init__(self, device: torch.device, arguments: argparse.Namespace) -> None:
+        self.device, self.small = device, arguments.small
+        self.turns, self.calls = arguments.turns, 1 if arguments.small else arguments.calls
+        self.report = Report("sparse_conv", device, arguments.small, arguments.json)
+        self.deadline = Deadline(arguments.seconds)
+        self.roofs = ceilings(device, small=arguments.small)
+        everything = available_conditions(device)
+        self.conditions = [(b, p) for b, p in everything if not p.startswith("tf32")]
+        self.rounded = [(b, p) for b, p in everything if p.startswith("tf32")]
+        # Plain PyTorch is no contender layer by layer; float32 and one half precision show where it stands.
+        self.layer_conditions = [c for c in self.conditions if c != ("torch", "fp16")]
+        self.report.extra["ceilings"] = self.roofs
+        self._voxels: dict[str, Voxels] = {}
+        self._grids: dict[str, VoxelGrid] = {}
+
+    def run(self) -> None:
+        """Everything, what matters most first."""
+        densities = list(SMALL if self.small else DENSITIES)
+        first, light = densities[0], densities[min(1, len(densities) - 1)]
+        print(f"roofs: {self.roofs}")
+        whole = self.whole_encoder("VoxelBackBone8x", first, self.conditions)
+        self.judge_speed(whole, first)
+        self.accuracy(light, self.conditions)
+        self.layers("VoxelBackBone8x", first)
+        self.whole_encoder("VoxelResBackBone8x", first, self.conditions)
+        for density in densities[1:]:
+            for backbone in BACKBONES:
+                self.whole_encoder(backbone, density, self.conditions)
+        if self.rounded:
+            self.whole_encoder("VoxelBackBone8x", first, self.rounded)
+            self.accuracy(light, self.rounded)
+        for density in densities:
+            for backbone in BACKBONES:
+                if (backbone, density) != ("VoxelBackBone8x", first):
+                    self.layers(backbone, density, only_new=backbone != "VoxelBackBone8x")
+
+    def voxels(self, density: str) -> tuple[Voxels, VoxelGrid]:
+        """The batch of a density on the device."""
+        if density not in self._voxels:
+            name, batch_size = (SMALL if self.small else DENSITIES)[density]
+            config = load_model_config(name).values
+            model, section = config["model"], config["train_dataset"]
+            make = waymo_frames if section["type"] == "Waymo" else kitti_frames
+            frames = make(section, batch_size, small=self.small)
+            grid = VoxelGrid.create(SMALL_RANGE if self.small else model["point_cloud_range"], model["voxel_size"])
+            voxelizer = Voxelizer(grid, model["max_points_per_voxel"], model["max_voxels_train"])
+            batch = VoxelCollate(voxelizer, model["in_channels"])(frames)
+            self._voxels[density], self._grids[density] = batch.voxels.to(self.device), grid
+        return self._voxels[density], self._grids[density]
+
+    def encoder(self, backbone: str, density: str) -> tuple[VoxelBackBone8x, Voxels]:
+        """An encoder for the batch of a density."""
+        voxels, grid = self.voxels(density)
+        torch.manual_seed(0)
+        return BACKBONES[backbone](voxels.features.shape[1], grid).to(self.device), voxels
+
+    def whole_encoder(self, backbone: str, density: str, conditions: list[tuple[str, str]]) -> Timings:
+        """Forward, and forward with backward, on backends and in precisions."""
+        if self.deadline.left < 0:
+            self.report.leave_out(f"{backbone}, {density}", "out of time")
+            return Timings()
+        encoder, voxels = self.encoder(backbone, density)
+        cases: dict[str, Callable[[], object]] = {}
+        contexts: dict[str, Context] = {}
+        memory: dict[str, float | None] = {}
+        for backend, precision in conditions:
+            name = f"{backend} {precision}"
+            context = partial(precision_of, backend, precision)
+            run = EncoderRun(encoder, voxels, precision)
+            cases[f"{name}, forward"], cases[f"{name}, training"] = run.forward, run.train
+            contexts[f"{name}, forward"] = contexts[f"{name}, training"] = context
+            try:
+                with context():
+                    _, memory[name] = build_and_weigh(lambda run=run: run.train, self.device)  # type: ignore[misc]
+            except Exception:  # the same error is kept by the timing below
+                memory[name] = None
+        timings = self.time(cases, contexts, f"{backbone}, {density}", flush=False)
+        print(f"\n{backbone}, {density}: {len(voxels):,} voxels, rulebooks and dense map included")
+        print(f"{'backend':20} {'forward ms':>11} {'forward + backward ms':>22} {'(min..max)':>19} {'peak MiB':>9}")
+        for backend, precision in conditions:
+            name = f"{backend} {precision}"
+            if not timings.seconds.get(f"{name}, training"):
+                continue
+            both, forward = timings.summary(f"{name}, training"), timings.median(f"{name}, forward")
+            row = {
+                "what": "encoder",
+                "backbone": backbone,
+                "density": density,
+                "voxels": len(voxels),
+                "backend": backend,
+                "precision": precision,
+                "forward_ms": None if forward is None else 1e3 * forward,
+                "training_ms": both,
+                "peak_memory_mib": memory[name],
+            }
+            self.report.add(row)
+            spread = f"({both['min']:.3f}..{both['max']:.3f})"
+            peak = "-" if memory[name] is None else f"{memory[name]:.0f}"
+            print(f"{name:20} {1e3 * (forward or 0):11.3f} {both['median']:22.3f} {spread:>19} {peak:>9}")
+        return timings
+
+    def layers(self, backbone: str, density: str, *, only_new: bool = False) -> None:
+        """Every kind of layer: all passes, with and without rulebook, and its share of the roofline."""
+        if self.deadline.left < 0:
+            self.report.leave_out(f"layers of {backbone}, {density}", "out of time")
+            return
+        print(f"\nlayers of {backbone}, {density}")
+        print(f"{'layer':36} {'backend':16}" + "".join(f"{name:>22}" for name in PASSES) + f"{'rulebook':>10}")
+        cases = layer_cases(*self.encoder(backbone, density))
+        known = {
+            (case.layer.in_channels, case.layer.out_channels, case.layer.kernel)
+            for case in (layer_cases(*self.encoder("VoxelBackBone8x", density)) if only_new else ())
+        }
+        for case in cases:
+            if (case.layer.in_channels, case.layer.out_channels, case.layer.kernel) in known:
+                continue
+            if self.deadline.left < 0:
+                self.report.leave_out(f"{case.title} of {backbone}, {density}", "out of time")
+                return
+            self.layer(case, backbone, density)
+            free_memory(self.device)
+
+    def layer(self, case: LayerCase, backbone: str, density: str) -> None:
+        """All backends, precisions and passes of one layer."""
+        runs = {f"{b} {p}": LayerRun(case, b, p) for b, p in self.layer_conditions}
+        cases: dict[str, Callable[[], object]] = {}
+        contexts: dict[str, Context] = {}
+        for name, run in runs.items():
+            for which in run.passes:
+                cases[f"{name}, {which}"] = partial(run.run, which)
+                contexts[f"{name}, {which}"] = partial(precision_of, run.backend, run.precision)
+        timings = self.time(cases, contexts, case.title, flush=True)
+        for name, run in runs.items():
+            medians = {which: timings.median(f"{name}, {which}") for which in PASSES}
+            if all(seconds is None for seconds in medians.values()):
+                continue
+            least = roofline_seconds(case, run.precision, self.roofs)
+            # A backward pass is two products.
+            shares = {w: None if t is None else (2 if w == "backward" else 1) * least / t for w, t in medians.items()}
+            without, with_rulebook = medians["forward"], medians["forward with rulebook"]
+            rulebook = None if without is None or with_rulebook is None else with_rulebook - without
+            self.report.add(
+                {
+                    "what": "layer",
+                    "backbone": backbone,
+                    "density": density,
+                    "layer": case.title,
+                    "layers": case.layers,
+                    "sites": len(case.coordinates),
+                    "outputs": case.outputs,
+                    "pairs": case.pairs,
+                    "operations": case.operations,
+                    "bytes": case.traffic(run.features.element_size()),
+                    "backend": run.backend,
+                    "precision": run.precision,
+                    "milliseconds": {w: None if t is None else 1e3 * t for w, t in medians.items()},
+                    "rulebook_ms": None if rulebook is None else 1e3 * rulebook,
+                    "share_of_roofline": shares,
+                }
+            )
+            texts = [_milliseconds(medians[w], shares[w]) for w in PASSES]
+            text = "-" if rulebook is None else f"{1e3 * rulebook:.3f}"
+            print(f"{case.title:36} {name:16}" + "".join(f"{t:>22}" for t in texts) + f"{text:>10}", flush=True)
+
+    def accuracy(self, density: str, conditions: list[tuple[str, str]]) -> None:
+        """Largest errors of output and both gradients over all kinds of layers, judged per backend and precision."""
+        if self.deadline.left < 0:
+            self.report.leave_out(f"accuracy of {', '.join(' '.join(c) for c in conditions)}", "out of time")
+            return
+        worst: dict[tuple[str, str], list[float]] = {}
+        for backbone in BACKBONES:
+            for number, case in enumerate(layer_cases(*self.encoder(backbone, density))):
+                for backend, precision in conditions:
+                    try:
+                        with precision_of(backend, precision):
+                            errors = relative_errors(LayerRun(case, backend, precision, seed=100 + number))
+                    except Exception as error:
+                        self.report.leave_out(f"accuracy of {backend} {precision}, {case.title}", error)
+                        continue
+                    names = ("output", "input gradient", "weight gradient")
+                    self.report.add(
+                        {
+                            "what": "accuracy",
+                            "backbone": backbone,
+                            "layer": case.title,
+                            "backend": backend,
+                            "precision": precision,
+                            "errors": dict(zip(names, errors, strict=True)),
+                        }
+                    )
+                    worst.setdefault((backend, precision), []).extend(errors)
+        print(f"\nlargest error against float64 over all layers, {density}: output, input gradient, weight gradient")
+        for (backend, precision), found in worst.items():
+            parts = "  ".join(f"{max(found[i::3]):.1e}" for i in range(3))
+            print(f"{backend + ' ' + precision:20} {parts}")
+        for backend, precision in conditions:
+            if precision in LIMITS and backend != "spconv":
+                value = max(worst[backend, precision]) if (backend, precision) in worst else None
+                claim = f"largest error of {backend} {precision} against float64"
+                self.report.judge(1, claim, value, LIMITS[precision], at_least=False)
+
+    def judge_speed(self, timings: Timings, density: str) -> None:
+        """Hold training passes of the encoder against spconv's."""
+        ours = "triton" if any(backend == "triton" for backend, _ in self.conditions) else "torch"
+        half = [timings.ratio("spconv fp16, training", f"{ours} {p}, training") for p in ("bf16", "fp16")]
+        reached = [value for value in half if value is not None]
+        where = f"VoxelBackBone8x forward + backward, {density}"
+        best = max(reached) if reached else None
+        self.report.judge(2, f"{where}: spconv fp16 / {ours} bf16 or fp16", best, FASTER)
+        full = timings.ratio("spconv float32, training", f"{ours} float32, training")
+        self.report.judge(2, f"{where}: spconv float32 / {ours} float32", full, AS_FAST)
+
+    def time(
+        self, cases: dict[str, Callable[[], object]], contexts: dict[str, Context], what: str, *, flush: bool
+    ) -> Timings:
+        """Time cases and note those that failed."""
+        timings = time_in_turns(
+            cases,
+            self.device,
+            turns=self.turns,
+            calls=self.calls,
+            warm_up=1 if self.small else 3,
+            flush=flush,
+            deadline=self.deadline,
+            contexts=contexts,
+        )
+        for name, error in timings.failures.items():
+            self.report.leave_out(f"{what}: {name}", error)
+        return timings
 
 
-def measure(scan: Path, case: str, repeats: int) -> dict[str, Any]:
-    """One turn of one case, in this process."""
-    import numpy as np
-    import torch
-
-    from adperception.geometry.voxelization import VoxelCollate, Voxelizer
-    from adperception.models.backbones.voxel_backbone_8x import VoxelBackBone8x
-    from adperception.structures import LidarFrame, PointCloud, VoxelGrid
-
-    threads, library, what = CASES[case]
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    grid = VoxelGrid.create(RANGE, VOXEL)
-    cloud = PointCloud(np.fromfile(scan, np.float32).reshape(-1, 4))
-    batch = VoxelCollate(Voxelizer(grid, 5, None), 4)([LidarFrame("a", cloud), LidarFrame("b", cloud)])
-    encoder = VoxelBackBone8x(4, grid)
-    encoder.train(what == "train")
-    before = peak_mib()
-    run: Callable[[], torch.Tensor]
-    if library == "spconv":
-        run = spconv_network(encoder, batch.voxels)
-    else:
-
-        def run() -> torch.Tensor:
-            return encoder(batch.voxels)  # type: ignore[no-any-return]
-
-    seconds, checksum = [], 0.0
-    for _ in range(repeats + 2):
-        start = time.perf_counter()
-        if what == "train":
-            encoder.zero_grad()
-            output = run()
-            output.sum().backward()
-        else:
-            with torch.no_grad():
-                output = run()
-        seconds.append(time.perf_counter() - start)
-        checksum = float(output.detach().abs().sum())
-    return {
-        "voxels": len(batch.voxels),
-        "milliseconds": 1e3 * statistics.median(seconds[2:]),
-        "peak_mib": peak_mib() - before,
-        "checksum": checksum,
-    }
-
-
-def spconv_network(encoder: Any, voxels: Any) -> Callable[[], Any]:
-    """The encoder's layers and weights as spconv modules."""
-    import spconv.pytorch as spconv
-    import torch
-
-    from adperception.sparse import SparseConvolution
-
-    blocks = []
-    ours: list[Any] = [m for m in encoder.modules() if isinstance(m, torch.nn.Sequential)]
-    for conv, norm, _ in [m for m in ours if isinstance(m[0], SparseConvolution)]:
-        size = list(conv.kernel.size)
-        options: dict[str, Any] = {"bias": False, "indice_key": conv.key}
-        if conv.submanifold:
-            module = spconv.SubMConv3d(conv.in_channels, conv.out_channels, size, **options)
-        else:
-            options.update(stride=list(conv.kernel.stride), padding=list(conv.kernel.padding))
-            module = spconv.SparseConv3d(conv.in_channels, conv.out_channels, size, **options)
-        module.weight = torch.nn.Parameter(conv.weight.detach().clone())
-        blocks.append(spconv.SparseSequential(module, torch.nn.BatchNorm1d(norm.num_features, 1e-3), torch.nn.ReLU()))
-    network = spconv.SparseSequential(*blocks).eval()
-    shape = list(encoder.grid.sparse_shape)
-
-    def run() -> torch.Tensor:
-        tensor = spconv.SparseConvTensor(voxels.features, voxels.coordinates, shape, voxels.batch_size)
-        dense = network(tensor).dense()
-        return dense.view(dense.shape[0], -1, *dense.shape[3:])  # type: ignore[no-any-return]
-
-    return run
-
-
-def peak_mib() -> float:
-    """Largest resident set of this process so far, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _milliseconds(seconds: float | None, share: float | None) -> str:
+    return "-" if seconds is None or share is None else f"{1e3 * seconds:.3f} ({100 * share:.0f} %)"
 
 
 if __name__ == "__main__":

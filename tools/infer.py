@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from adperception.engine.inference import Inference
 
-_LIDAR = ("channels", "intensity_max", "fill_missing", "sensor_height")
+_LIDAR = ("sparse_backend", "channels", "intensity_max", "fill_missing", "sensor_height")
 _RADAR = ("sensor", "kind", "objects_only", "animate")
 
 
@@ -33,6 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--min-score", type=float, default=0.0, help="leave out what scores less")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
     lidar = parser.add_argument_group("LiDAR")
+    lidar.add_argument(
+        "--sparse-backend",
+        metavar="NAME",
+        help="backend of sparse convolutions; tools/doctor.py lists those of this machine (default: auto)",
+    )
     lidar.add_argument("--channels", nargs="+", help="what files without named columns hold: x y z intensity ring")
     lidar.add_argument("--intensity-max", type=float, help="largest intensity the sensor can give, e.g. 255")
     lidar.add_argument("--fill-missing", type=float, help="value for channels that the file lacks, e.g. 0")
@@ -70,7 +75,10 @@ def _infer(options: argparse.Namespace) -> int:
 
 def _infer_lidar(options: argparse.Namespace) -> int:
     from adperception.engine.inference import Detector
+    from adperception.sparse import set_backend
 
+    if options.sparse_backend is not None:
+        set_backend(options.sparse_backend)
     detector = Detector(options.weights, options.device)
     for scan in options.scans:
         result = detector(

@@ -17,6 +17,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     source.add_argument("--from-predictions", type=Path, metavar="FILE", help="predictions.jsonl or .npz of before")
     parser.add_argument("--output", type=Path, help="folder for results (default: work_dirs/<config name>/test)")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
+    parser.add_argument(
+        "--sparse-backend",
+        metavar="NAME",
+        help="backend of sparse convolutions; tools/doctor.py lists those of this machine (default: auto)",
+    )
     parser.add_argument("--workers", type=int, default=0, help="data-loading processes")
     parser.add_argument(
         "--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. val_dataset.split=test"
@@ -34,7 +39,10 @@ def _test(options: argparse.Namespace) -> int:
     from adperception.engine.console import show_log_messages
     from adperception.engine.distributed import start_processes
     from adperception.engine.evaluate import evaluate_predictions, evaluate_weights
+    from adperception.sparse import set_backend
 
+    if options.sparse_backend is not None:
+        set_backend(options.sparse_backend)
     show_log_messages(True)
     config = load_config(options.config, options.cfg_options)
     folder: Path = options.output or Path("work_dirs") / options.config.stem / "test"

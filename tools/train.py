@@ -31,6 +31,11 @@ def main() -> int:
         "--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="e.g. train.steps=20"
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
+    parser.add_argument(
+        "--sparse-backend",
+        metavar="NAME",
+        help="backend of sparse convolutions; tools/doctor.py lists those of this machine (default: auto)",
+    )
     parser.add_argument("--seed", type=int, help="replaces the config's seed")
     parser.add_argument("--deterministic", action="store_true", help="fail on operations that are not deterministic")
     arguments = parser.parse_args()
@@ -64,7 +69,10 @@ def _train(arguments: argparse.Namespace, work_dir: Path, is_main: bool) -> int:
     from adperception.engine.run import RunOptions, train
     from adperception.engine.workers import StoreAddress
     from adperception.optim.communication_errors import CommunicatorError
+    from adperception.sparse import set_backend
 
+    if arguments.sparse_backend is not None:
+        set_backend(arguments.sparse_backend)
     options = RunOptions(
         work_dir=work_dir,
         resume=arguments.resume,

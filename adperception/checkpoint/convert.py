@@ -19,7 +19,7 @@ from adperception.checkpoint.convert_mmdetection3d import (
 from adperception.checkpoint.convert_mvrss import from_mvrss, to_mvrss
 from adperception.checkpoint.convert_openpcdet import from_openpcdet, to_openpcdet
 from adperception.checkpoint.foreign import PICKLE_SUFFIXES, model_state, recognise
-from adperception.checkpoint.kernel_layout import from_krsc, infer_kernel_layout, sparse_kernels, to_krsc
+from adperception.checkpoint.kernel_layout import from_krsc, infer_kernel_layout, norm_of, sparse_kernels, to_krsc
 from adperception.checkpoint.layout import CheckpointError
 from adperception.checkpoint.legacy_pickle import read_pickled_checkpoint
 from adperception.checkpoint.load import read_tensors
@@ -203,7 +203,7 @@ def _mmdetection3d_meta(content: Mapping[str, Any], notes: list[str]) -> tuple[t
 def _check_given_layout(before: Mapping[str, Tensor], after: Mapping[str, Tensor], layout: str) -> None:
     """A layout that somebody gave must at least make sense of the shapes."""
     for name, kernel in sparse_kernels(after).items():
-        norm = before.get(name.removesuffix("0.weight") + "1.weight")
+        norm = before.get(norm_of(name))
         if norm is not None and len(norm) != len(kernel):
             raise CheckpointError(
                 f"--kernel-layout {layout}: {name} has the shape {tuple(before[name].shape)}, which would give "

@@ -111,7 +111,7 @@ def _our_name(key: str) -> str:
         if re.match(r"encoder_layers\.encoder_layer\d\.\d\.(conv|bn)[12]\.", rest):
             raise CheckpointError(
                 f'from_mmdetection3d: "{key}" belongs to an encoder of residual blocks (block_type="basicblock"), '
-                "which no model here has."
+                "which are not converted."
             )
         return "backbone_3d." + re.sub(r"^encoder_layers\.encoder_layer(\d)\.", r"conv\1.", rest)
     if part == "backbone" and (match := re.fullmatch(r"blocks\.(\d+)\.(\d+)\.(\w+)", rest)):

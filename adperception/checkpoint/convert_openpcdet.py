@@ -6,7 +6,6 @@ and that half precision becomes float32.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import torch
@@ -17,7 +16,6 @@ from adperception.checkpoint.layout import CheckpointError
 __all__ = ["from_openpcdet", "to_openpcdet"]
 
 _PARTS = ("backbone_3d.", "backbone_2d.", "dense_head.", "pfe.", "point_head.", "roi_head.")
-_RESIDUAL = re.compile(r"backbone_3d\.conv\d\.\d\.(conv|bn)[12]\.")
 
 
 def from_openpcdet(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int | None]:
@@ -35,10 +33,6 @@ def from_openpcdet(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int 
         if key == "global_step":
             step = int(value.item())
             continue
-        if _RESIDUAL.match(key):
-            raise CheckpointError(
-                f'from_openpcdet: "{key}" belongs to VoxelResBackBone8x, whose residual blocks no model here has.'
-            )
         if not key.startswith(_PARTS):
             raise CheckpointError(
                 f'from_openpcdet: "{key}" belongs to no module of the detectors here ({", ".join(_PARTS)} are known).'

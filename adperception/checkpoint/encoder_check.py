@@ -18,6 +18,7 @@ from torch import Tensor
 
 from adperception.checkpoint.layout import CheckpointError
 from adperception.models.backbones.voxel_backbone_8x import VoxelBackBone8x
+from adperception.models.backbones.voxel_res_backbone_8x import VoxelResBackBone8x
 from adperception.structures import VoxelGrid, Voxels
 
 __all__ = ["build_encoder", "verify_encoder", "write_encoder_check"]
@@ -29,7 +30,7 @@ _KEYS = ("features", "coordinates", "sparse_shape", "cells", "values")
 
 
 def build_encoder(state: dict[str, Tensor], sparse_shape: tuple[int, int, int] = (41, 64, 64)) -> VoxelBackBone8x:
-    """An encoder with the given 72 tensors (KRSC), in evaluation mode.
+    """The encoder, with or without residual blocks, that has the given tensors (KRSC), in evaluation mode.
 
     Raises:
         CheckpointError: if a tensor is missing, too many, or of another shape.
@@ -40,7 +41,8 @@ def build_encoder(state: dict[str, Tensor], sparse_shape: tuple[int, int, int] =
     if first is None:
         raise CheckpointError("the encoder lacks conv_input.0.weight.")
     try:
-        encoder = VoxelBackBone8x(first.shape[-1], grid)
+        residual = "conv1.0.conv1.weight" in state
+        encoder = (VoxelResBackBone8x if residual else VoxelBackBone8x)(first.shape[-1], grid)
         encoder.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(f"the tensors do not make an encoder: {error}") from error

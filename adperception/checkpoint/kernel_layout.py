@@ -20,7 +20,7 @@ from torch import Tensor
 
 from adperception.checkpoint.layout import CheckpointError
 
-__all__ = ["KERNEL_LAYOUTS", "from_krsc", "infer_kernel_layout", "sparse_kernels", "to_krsc"]
+__all__ = ["KERNEL_LAYOUTS", "from_krsc", "infer_kernel_layout", "norm_of", "sparse_kernels", "to_krsc"]
 
 _TO_KRSC = {"KRSC": (0, 1, 2, 3, 4), "RSKC": (3, 0, 1, 2, 4), "RSCK": (4, 0, 1, 2, 3), "conv3d": (0, 2, 3, 4, 1)}
 
@@ -40,7 +40,8 @@ def infer_kernel_layout(state: Mapping[str, Tensor]) -> str:
     all kernels; those whose channel numbers differ decide.
 
     Args:
-        state: an encoder's tensors, ``<...>.0.weight`` a kernel and ``<...>.1.weight`` its batch norm's, any prefix.
+        state: an encoder's tensors, any prefix: ``<...>.0.weight`` a kernel and ``<...>.1.weight`` its batch norm's, in
+            residual blocks ``<...>.conv1.weight`` and ``<...>.bn1.weight``.
 
     Raises:
         CheckpointError: if there is no kernel, or if no layout or more than one fits.
@@ -50,7 +51,7 @@ def infer_kernel_layout(state: Mapping[str, Tensor]) -> str:
         raise CheckpointError("kernel layout: the file has no sparse convolution, i.e. no tensor with five axes.")
     fitting, offender = set(KERNEL_LAYOUTS), ""
     for name, kernel in kernels.items():
-        norm = state.get(name.removesuffix("0.weight") + "1.weight")
+        norm = state.get(norm_of(name))
         if norm is None:
             raise CheckpointError(
                 f"kernel layout: {name} has no batch norm behind it, so its output channels are unknown."
@@ -73,6 +74,12 @@ def infer_kernel_layout(state: Mapping[str, Tensor]) -> str:
         f"kernel layout: the shapes of all {len(kernels)} kernels fit {_listed(fitting)}. Say which with "
         "--kernel-layout."
     )
+
+
+def norm_of(kernel: str) -> str:
+    """Name of the weight of the batch norm behind a kernel."""
+    stem, _, module = kernel.removesuffix(".weight").rpartition(".")
+    return f"{stem}.{module.replace('conv', 'bn') if module.startswith('conv') else '1'}.weight"
 
 
 def to_krsc(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from adperception.checkpoint.layout import CheckpointError
 
+_IMPLEMENTATIONS = ("fused", "foreach", "capturable")
+
 __all__ = ["flatten_optimizer", "restore_optimizer"]
 
 
@@ -46,6 +48,7 @@ def restore_optimizer(
         CheckpointError: if the parameters of the groups are not the saved ones.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
+    parameters = dict(model.named_parameters())
     present = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
     saved = [name for group in state["groups"] for name in group["params"]]
     if present != saved:
@@ -55,6 +58,9 @@ def restore_optimizer(
     entries: dict[int, dict[str, Any]] = {}
     for name, value in [*tensors.items(), *state["values"].items()]:
         parameter, _, key = name.rpartition("/")
+        if isinstance(value, Tensor) and value.shape == parameters[parameter].shape:
+            # Files are contiguous; a fused optimizer wants moments that lie in memory as their parameter does.
+            value = torch.empty_like(parameters[parameter], dtype=value.dtype, device=value.device).copy_(value)
         entries.setdefault(position[parameter], {})[key] = value
     groups = []
     first = 0
@@ -62,6 +68,8 @@ def restore_optimizer(
         count = len(own["params"])
         # JSON has no tuples; the optimizer's own values tell where one belongs.
         restored = {key: tuple(value) if isinstance(own.get(key), tuple) else value for key, value in group.items()}
-        groups.append({**restored, "params": list(range(first, first + count))})
+        # How it runs, not what it computes: as this run says.
+        how = {key: own[key] for key in _IMPLEMENTATIONS if key in own}
+        groups.append({**restored, **how, "params": list(range(first, first + count))})
         first += count
     optimizer.load_state_dict({"state": entries, "param_groups": groups})

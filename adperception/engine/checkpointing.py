@@ -27,6 +27,8 @@ __all__ = ["checkpoint_root", "describe_weights", "restore_checkpoint", "restore
 
 # In the file of a worker that trains apart.
 _MODEL, _OPTIMIZER, _STRATEGY = "model/", "optimizer/", "strategy/"
+# Beside the optimizer's tensors.
+_LOSS_SCALE = "loss_scale/"
 
 
 def checkpoint_root(work_dir: Path) -> Path:
@@ -43,6 +45,7 @@ def save_checkpoint(trainer: Trainer) -> Path:
     Raises:
         CheckpointError: on every process, if any of them could not write. The checkpoints from before are intact.
     """
+    trainer.settle()
     while True:
         members = trainer.processes.members
         path = _save(trainer)
@@ -94,7 +97,11 @@ def restore_checkpoint(trainer: Trainer, directory: Path, state: dict[str, Any])
     own_file = directory / layout.rank_file(trainer.processes.rank)
     if trainer.sync is None:
         _load_model(trainer, directory, read_tensors(directory / layout.MODEL_FILE))
-        optimizer_tensors = read_tensors(directory / layout.OPTIMIZER_FILE)
+        tensors = read_tensors(directory / layout.OPTIMIZER_FILE)
+        optimizer_tensors = {name: value for name, value in tensors.items() if not name.startswith(_LOSS_SCALE)}
+        loss_scale = _below(tensors, _LOSS_SCALE)
+        if trainer.loss_scale is not None and loss_scale:
+            trainer.loss_scale.restore(loss_scale)
         restore_optimizer(trainer.optimizer, trainer.model, optimizer_tensors, state["optimizer"])
     else:
         _restore_worker(trainer, directory, own_file)
@@ -156,7 +163,10 @@ def _write_shared(trainer: Trainer, directory: Path) -> dict[str, tuple[int, str
     """The model and, where all processes have the same one, the optimizer; returns size and SHA-256 by file name."""
     files = {layout.MODEL_FILE: (trainer.model.state_dict(), describe_weights(trainer))}
     if trainer.sync is None:
-        files[layout.OPTIMIZER_FILE] = (flatten_optimizer(trainer.optimizer, trainer.model)[0], {})
+        optimizer = flatten_optimizer(trainer.optimizer, trainer.model)[0]
+        if trainer.loss_scale is not None:
+            optimizer |= {_LOSS_SCALE + name: tensor for name, tensor in trainer.loss_scale.state().items()}
+        files[layout.OPTIMIZER_FILE] = (optimizer, {})
     records = {name: save.write_tensors(directory / name, *content) for name, content in files.items()}
     return {name: (record.size_bytes, record.sha256) for name, record in records.items()}
 

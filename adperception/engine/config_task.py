@@ -57,6 +57,8 @@ class ConfigTask:
             raise ValueError(f"{config.path}: every method starts from random weights; take out the init section.")
         if settings.train.accumulate_steps != 1:
             raise ValueError(f"{config.path}: train.accumulate_steps has to be 1 in a study of optimisers.")
+        if settings.train.amp != "off":
+            raise ValueError(f'{config.path}: train.amp has to be "off" in a study of optimisers.')
         self._config, self._settings = config, settings
         self.name = config.path.stem
         self.batch_size = settings.train.batch_size

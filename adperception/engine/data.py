@@ -90,10 +90,15 @@ class _Batches:
 
 
 def training_loader(
-    dataset: FrameDataset, sampler: StepBatchSampler, collate: Collate, workers: int, device: torch.device
+    dataset: FrameDataset,
+    sampler: StepBatchSampler,
+    collate: Collate,
+    workers: int,
+    device: torch.device,
+    prefetch_factor: int = 2,
 ) -> Iterable[Any]:
-    """One batch per micro-batch of ``sampler``, in its order."""
-    return _loader(dataset, sampler, sampler.order.seed, collate, workers, device)
+    """One batch per micro-batch of ``sampler``, in its order; every worker keeps ``prefetch_factor`` of them ready."""
+    return _loader(dataset, sampler, sampler.order.seed, collate, workers, device, prefetch_factor)
 
 
 @dataclass(frozen=True)
@@ -153,11 +158,13 @@ def _loader(
     collate: Collate,
     workers: int,
     device: torch.device,
+    prefetch_factor: int = 2,
 ) -> _Batches:
     loader: DataLoader[Any] = DataLoader(
         _Items(dataset, seed),
         batch_sampler=batches,
         num_workers=workers,
+        prefetch_factor=prefetch_factor if workers else None,
         collate_fn=_Collate(collate),
         pin_memory=device.type == "cuda",
         worker_init_fn=_leave_signals_to_the_parent,

@@ -58,6 +58,14 @@ class Processes:
         dist.all_reduce(values, op=dist.ReduceOp.MAX)
         return [int(value) for value in values]
 
+    def largest_on_device(self, flags: torch.Tensor) -> torch.Tensor:
+        """Element-wise maximum over the processes of a boolean tensor on this process's device; nobody waits for it."""
+        if self.world_size == 1:
+            return flags
+        values = flags.int()
+        dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        return values.bool()
+
     def total(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over the processes of a CPU tensor."""
         if self.world_size > 1:

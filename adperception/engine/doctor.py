@@ -163,7 +163,24 @@ def diagnose(seconds: float = 1.0, timeout_s: float = 120.0, child: Callable[...
         for d in metadata.distributions()
         if d.metadata["Name"]
     }
-    return examine(facts, why, tests, packages, _nvidia_driver(), _machine())
+    measured = _measured(tests, facts, child, timeout_s)
+    return examine(facts, why, tests, packages, _nvidia_driver(), _machine(), measured)
+
+
+def _measured(
+    tests: Sequence[SelfTest], facts: dict[str, Any] | None, child: Callable[..., Any], timeout_s: float
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Times of the backends that gave right results on each GPU where there are several, by device and precision."""
+    right = [test for test in _compared(tests) if test.problem is None]
+    measured = {}
+    for device in facts["devices"] if facts else []:
+        backends = [test.backend for test in right if test.device == device["name"]]
+        # With one right backend left of several, too: older figures may still prefer another.
+        if device["name"] != "cpu" and backends and len(device["backends"]) > 1:
+            times, _ = child(["--device", device["name"], "--measure", *backends], timeout_s)
+            if times is not None:
+                measured[device["name"]] = times
+    return measured
 
 
 def examine(
@@ -173,6 +190,7 @@ def examine(
     packages: dict[str, str],
     nvidia_driver: str | None,
     machine: dict[str, Any],
+    measured: dict[str, dict[str, dict[str, float]]] | None = None,
 ) -> Report:
     """Judge what was gathered; a pure function.
 
@@ -183,12 +201,15 @@ def examine(
         packages: installed distributions, name in lower case to version.
         nvidia_driver: version of the NVIDIA driver, or ``None`` without one.
         machine: ``system``, ``python``, ``cores``, ``memory``, ``shared_memory`` (bytes or ``None``).
+        measured: milliseconds of a training pass by device, precision and backend.
     """
     report = Report()
+    measured = measured or {}
     report.self_tests = _compared(tests)
     cuda_devices = [d for d in facts["devices"] if d["name"] != "cpu"] if facts else []
     spconv = {name: version for name, version in packages.items() if re.fullmatch(r"spconv(-cu\d+)?", name)}
     report.table = _table(facts, packages, spconv, nvidia_driver, machine)
+    report.table |= _measurements(measured)
 
     if facts is None:
         report.problems.append(
@@ -197,7 +218,7 @@ def examine(
     missing = [name for name in _REQUIRED if name not in packages]
     if missing:
         report.problems.append(f"not installed: {', '.join(missing)}.\n  fix: pip install -c constraints.txt -e .")
-    _judge_packages(report, spconv, cuda_devices)
+    _judge_packages(report, spconv, cuda_devices, measured)
     _judge_self_tests(report, packages)
     if facts is not None and nvidia_driver and not cuda_devices:
         report.advice.append(
@@ -211,11 +232,16 @@ def examine(
             f"/dev/shm holds {shared / _GIB:.2f} GiB; data workers pass batches through it and die with SIGBUS when it "
             "is full. Start the container with --shm-size=8g, or train with train.workers=0."
         )
-    report.verdict = _verdict(report, facts, cuda_devices)
+    report.verdict = _verdict(report, facts, cuda_devices, measured)
     return report
 
 
-def _judge_packages(report: Report, spconv: dict[str, str], cuda_devices: Sequence[dict[str, Any]]) -> None:
+def _judge_packages(
+    report: Report,
+    spconv: dict[str, str],
+    cuda_devices: Sequence[dict[str, Any]],
+    measured: dict[str, dict[str, dict[str, float]]],
+) -> None:
     for known in KNOWN_PROBLEMS:
         if spconv.get(known.package) == known.version:
             text = f"{known.package} {known.version} is {known.symptom}.\n  fix: {known.fix}"
@@ -243,10 +269,11 @@ def _judge_packages(report: Report, spconv: dict[str, str], cuda_devices: Sequen
             f"{' and '.join(gpu_builds)} are both installed and overwrite each other.\n"
             f'  fix: pip uninstall -y {" ".join(gpu_builds)} && pip install "adperception[gpu]"'
         )
-    if cuda_devices and not spconv:
+    if cuda_devices and not spconv and _fastest(measured, cuda_devices[0], "float32") == "torch":
+        why = cuda_devices[0].get("no_triton")
         report.advice.append(
-            "no spconv: sparse convolutions run on the torch backend, same results but slower. "
-            'For the fast one: pip install "adperception[gpu]"'
+            "sparse convolutions run on the torch backend, same results but slower. For a fast one: "
+            'pip install "adperception[gpu]"' + (f". The triton backend is not used: {why}." if why else "")
         )
 
 
@@ -261,6 +288,10 @@ def _judge_self_tests(report: Report, packages: dict[str, str]) -> None:
             lines[0] += " Known for this version."
             lines.append(f"  fix: {known[0].fix}")
             report.advice[:] = [entry for entry in report.advice if not entry.startswith(known[0].package)]
+        elif test.backend == "triton":
+            # Never chosen without a right result, so nothing is broken that would be used.
+            report.advice.append("\n".join([*lines, "  It is not used; please report this with the output of --json."]))
+            continue
         elif test.backend == "spconv":
             lines.append("  fix: pip uninstall -y " + " ".join(sorted(p for p in packages if _is_spconv(p))))
             lines[-1] += ' && pip install "adperception[gpu]"'
@@ -357,14 +388,36 @@ def _table(
     return table
 
 
-def _verdict(report: Report, facts: dict[str, Any] | None, cuda_devices: Sequence[dict[str, Any]]) -> str:
+def _fastest(measured: dict[str, dict[str, dict[str, float]]], device: dict[str, Any], precision: str) -> str:
+    """What ``auto`` takes on ``device``: the fastest measured backend, else the one that it prefers unmeasured."""
+    times = measured.get(device["name"], {}).get(precision)
+    backends: list[str] = device["backends"]
+    return min(times, key=times.__getitem__) if times else backends[0]
+
+
+def _measurements(measured: dict[str, dict[str, dict[str, float]]]) -> dict[str, str]:
+    rows = {}
+    for device, precisions in measured.items():
+        for precision, times in precisions.items():
+            ordered = sorted(times.items(), key=lambda entry: entry[1])
+            text = ", ".join(f"{backend} {milliseconds:.1f} ms" for backend, milliseconds in ordered)
+            rows[f"sparse encoder, {device}, {precision}"] = f"{text} (auto takes the first)"
+    return rows
+
+
+def _verdict(
+    report: Report,
+    facts: dict[str, Any] | None,
+    cuda_devices: Sequence[dict[str, Any]],
+    measured: dict[str, dict[str, dict[str, float]]],
+) -> str:
     if report.problems:
         count = len(report.problems)
         return f"not ready: {count} problem{'s' if count > 1 else ''} to fix first, see above."
     assert facts is not None  # otherwise a problem was reported
     device = cuda_devices[0] if cuda_devices else facts["devices"][0]
     where = device["title"] if cuda_devices else _cpu_text(facts["threads"])
-    return f"ready: training runs on {where} with the sparse backend {device['backends'][0]}."
+    return f"ready: training runs on {where} with the sparse backend {_fastest(measured, device, 'float32')}."
 
 
 def _cpu_text(threads: int) -> str:

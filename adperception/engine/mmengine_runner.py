@@ -19,8 +19,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from adperception.engine.distributed import average_in_rank_order
+from adperception.engine.step_outcome import StepOutcome
 from adperception.engine.stop_signals import StopSignals
-from adperception.engine.trainer import StepOutcome, Trainer
+from adperception.engine.trainer import Trainer
 
 __all__ = ["Hook", "TrainingRunner"]
 
@@ -35,6 +36,12 @@ class Hook(MmengineHook):
 
     def before_update(self, trainer: Trainer, outcome: StepOutcome) -> None:
         """Between the backward passes and the change of the parameters; may set ``outcome.skipped``."""
+
+    def after_update(self, trainer: Trainer, outcome: StepOutcome) -> None:
+        """Right after the parameters changed, or did not; ``trainer.progress.step`` counts this step.
+
+        The last that belongs to the step's time: what is read of the device is read here.
+        """
 
     def after_step(self, trainer: Trainer, outcome: StepOutcome) -> None:
         """After the parameters changed; ``trainer.progress.step`` already counts this step."""
@@ -145,11 +152,12 @@ class _TrainingLoop(BaseLoop):
             outcome = trainer.compute(data, micro_batches)
             trainer.agree(outcome, self.runner.signals.received)
             self.runner.call_hook("before_update", outcome=outcome)
-            if outcome.skipped:
-                trainer.skip_update()
+            if outcome.skipped or outcome.overflowed:
+                trainer.skip_update(outcome)
             else:
                 trainer.update(outcome)
             trainer.progress.step += 1
+            self.runner.call_hook("after_update", outcome=outcome)
             outcome.wait_seconds = wait_seconds
             outcome.step_seconds = time.perf_counter() - start
             trainer.progress.seconds += outcome.step_seconds

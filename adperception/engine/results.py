@@ -15,8 +15,9 @@ import torch
 import adperception
 from adperception.engine.memory import peak_memory
 from adperception.engine.trainer import Trainer
+from adperception.sparse.backends import backend_for
 
-__all__ = ["RESULTS_FILE", "describe_machine", "write_json", "write_results"]
+__all__ = ["RESULTS_FILE", "describe_computation", "describe_machine", "write_json", "write_results"]
 
 RESULTS_FILE = "results.json"
 
@@ -44,10 +45,25 @@ def write_results(trainer: Trainer) -> Path:
             "training_seconds": round(progress.seconds, 3),
             "training_cpu_seconds": round(progress.cpu_seconds, 3),
             **peak_memory(trainer.processes.device),
+            **describe_computation(trainer),
             **describe_machine(trainer.processes.device),
         },
     )
     return path
+
+
+def describe_computation(trainer: Trainer) -> dict[str, Any]:
+    """How the run computed: precision, backend of sparse convolutions, compiled modules, fused optimizer."""
+    train = trainer.settings.train
+    scale = {} if trainer.loss_scale is None else {"scaler_skips": trainer.progress.scaler_skips}
+    return {
+        "amp": train.amp,
+        **scale,
+        "sparse_backend": backend_for(trainer.processes.device),
+        "compile": list(trainer.compiled),
+        "fused_optimizer": all(bool(group.get("fused")) for group in trainer.optimizer.param_groups),
+        "check_finite_every": trainer.check_finite_every,
+    }
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

@@ -20,7 +20,10 @@ __all__ = ["restore_pruning", "resume", "resume_consensus"]
 
 # These do not change any parameter of the model.
 _FREE_SECTIONS = ("log", "checkpoint")
-_FREE_KEYS = ("train.workers", "train.evaluate_first", "train.batch_norm_statistics")
+_FREE_KEYS = (
+    *("train.workers", "train.evaluate_first", "train.batch_norm_statistics"),
+    *("train.check_finite_every", "train.prefetch_factor"),
+)
 
 
 def resume(trainer: Trainer, allow_config_change: bool) -> None:

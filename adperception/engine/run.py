@@ -17,6 +17,7 @@ from adperception.config import Config, format_config
 from adperception.datasets.base import LidarDataset
 from adperception.datasets.data_check import require_sane_data
 from adperception.engine.checkpointing import checkpoint_root, move_previous_run_aside
+from adperception.engine.compilation import compile_modules
 from adperception.engine.console import say, show_log_messages
 from adperception.engine.data import FrameDataset, ValidationBatches, spread_indices, training_loader
 from adperception.engine.distributed import Processes, launched_processes, start_processes, was_restarted
@@ -27,6 +28,7 @@ from adperception.engine.hooks.non_finite_guard import NonFiniteGuard
 from adperception.engine.hooks.progress_bar import ProgressBar
 from adperception.engine.hooks.run_report import RunReport
 from adperception.engine.initial_weights import load_initial_weights
+from adperception.engine.memory_format import use_channels_last
 from adperception.engine.mmengine_runner import Hook, TrainingRunner
 from adperception.engine.optimizers import build_optimizer
 from adperception.engine.randomness import seed_everything
@@ -161,6 +163,9 @@ def _build(config: Config, settings: Settings, options: RunOptions, processes: P
     else:
         model.before_training(_spread_frames(dataset))
     model.to(processes.device)
+    if processes.device.type == "cuda" and settings.distributed is None:  # with rounds, parameters lie in one vector
+        use_channels_last(model)
+    compiled = compile_modules(model, settings.train.compile, processes.device)
     ground_height = _check_data(dataset, model, processes)
     optimizer = build_optimizer(settings.optimizer, model)
     return Trainer(
@@ -176,6 +181,7 @@ def _build(config: Config, settings: Settings, options: RunOptions, processes: P
         origin=None if origin is None else origin.record,
         ground_height=ground_height,
         sync=_synchronisation(settings, processes, model, optimizer, dataset),
+        compiled=compiled,
     )
 
 
@@ -220,7 +226,8 @@ def _runner(trainer: Trainer, options: RunOptions) -> TrainingRunner:
     def make_loader() -> Any:
         sampler = StepBatchSampler(trainer.order, trainer.processes.rank, trainer.progress.step, trainer.total_steps)
         collate = trainer.model.collate(training=True)
-        return training_loader(trainer.dataset, sampler, collate, settings.train.workers, device)
+        train = settings.train
+        return training_loader(trainer.dataset, sampler, collate, train.workers, device, train.prefetch_factor)
 
     log = LogFiles()
     hooks: list[Hook] = [NonFiniteGuard(), log, ProgressBar()]

@@ -1,7 +1,8 @@
 """A second of sparse convolution, forward and backward, in a child process.
 
 Run as a program (``python -m adperception.engine.self_test``), this module prints one JSON object. The doctor starts
-it once per device and backend, so that a crash in native code ends the child and not the report.
+it once per device and backend, so that a crash in native code ends the child and not the report. With ``--measure`` it
+times the backends that gave right results against each other and keeps the figures for the choice of the backend.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import json
 import platform
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["main", "run_self_test", "torch_facts"]
+__all__ = ["main", "measure", "run_self_test", "torch_facts"]
 
 _GRID = (24, 160, 160)
 _COLUMNS = 4000
@@ -24,6 +26,7 @@ def torch_facts() -> dict[str, Any]:
     import torch
 
     from adperception.sparse import available_backends
+    from adperception.sparse.backends import triton_problem
 
     facts: dict[str, Any] = {
         "torch": torch.__version__,
@@ -38,6 +41,7 @@ def torch_facts() -> dict[str, Any]:
         facts["devices"].append({"name": f"cuda:{index}", "title": title, "capability": f"{major}.{minor}"})
     for device in facts["devices"]:
         device["backends"] = list(available_backends(device["name"]))
+        device["no_triton"] = "" if device["name"] == "cpu" else triton_problem(torch.device(device["name"]))
     return facts
 
 
@@ -99,15 +103,31 @@ def run_self_test(device: str, backend: str, seconds: float) -> dict[str, Any]:
     }
 
 
+def measure(device: str, backends: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Milliseconds of a training pass of an encoder, by precision and backend; kept for the choice of the backend."""
+    import torch
+
+    from adperception.engine.sparse_tuning import PRECISIONS, measure_backends
+    from adperception.sparse.tuning import DeviceTuning, write_tuning
+
+    where = torch.device(device)
+    times = measure_backends(where, backends, list(PRECISIONS))
+    write_tuning(where, DeviceTuning(backends=times))
+    return times
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Print the facts, or with ``--device`` and ``--backend`` the outcome of a self-test, as one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--measure", nargs="+", metavar="BACKEND", help="time these against each other")
     options = parser.parse_args(arguments)
     if options.device is None:
         print(json.dumps(torch_facts()))
+    elif options.measure:
+        print(json.dumps(measure(options.device, options.measure)))
     else:
         print(json.dumps(run_self_test(options.device, options.backend, options.seconds)))
 

@@ -36,6 +36,13 @@ class TrainSettings:
         batch_norm_statistics: with which statistics a detector is evaluated and given away: its ``"running"`` ones, or
             ``"re-estimated"`` over some training frames. Running ones average over a hundred steps and more, so after
             a short run they describe weights that are gone. Checkpoints keep them in any case.
+        amp: precision of forward passes: ``"off"`` (float32), ``"bf16"`` or ``"fp16"`` (with a loss scale). Weights,
+            updates and evaluations are float32 in any case.
+        check_finite_every: steps between two looks at whether losses and gradients are finite. A bad update is made
+            in no case: with more than 1 the device itself leaves it out. ``None``: 20 on a GPU, 1 otherwise.
+        compile: ``torch.compile`` the parts that the model names; a text is its ``mode``. ``None``: on a GPU, if there
+            is what it needs (a C compiler, Python's header files).
+        prefetch_factor: batches that each data-loading process keeps ready.
     """
 
     batch_size: int
@@ -48,11 +55,15 @@ class TrainSettings:
     on_non_finite: Literal["stop", "skip"] = "stop"
     evaluate_first: bool = True
     batch_norm_statistics: Literal["running", "re-estimated"] = "running"
+    amp: Literal["off", "bf16", "fp16"] = "off"
+    check_finite_every: int | None = None
+    compile: bool | str | None = None
+    prefetch_factor: int = 2
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"give exactly one of epochs and steps, not epochs={self.epochs} and steps={self.steps}.")
-        for name in ("batch_size", "accumulate_steps", "epochs", "steps"):
+        for name in ("batch_size", "accumulate_steps", "epochs", "steps", "check_finite_every", "prefetch_factor"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1.")
@@ -168,6 +179,21 @@ class Settings:
             raise ValueError(f"seed={self.seed} must be 0 or more.")
         if self.evaluations and self.val_dataset is None:
             raise ValueError("evaluations need a val_dataset, but the config has none.")
+        if self.distributed is not None:
+            self._check_distributed()
+
+    def _check_distributed(self) -> None:
+        """Refuse what does not go together with processes that train apart."""
+        if self.train.amp == "fp16":
+            raise ValueError(
+                'train.amp="fp16" does not go together with a distributed section: every worker would leave out other '
+                'steps. Use train.amp="bf16" or "off".'
+            )
+        if self.train.check_finite_every not in (None, 1):
+            raise ValueError(
+                f"train.check_finite_every={self.train.check_finite_every} does not go together with a distributed "
+                "section: a round needs to know at once whether a worker's step counts. Use 1."
+            )
 
 
 def parse_settings(values: Mapping[str, Any]) -> Settings:

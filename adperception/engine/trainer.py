@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,14 @@ from adperception.config import Config
 from adperception.engine.console import say
 from adperception.engine.data import FrameDataset, ValidationBatches, spread_indices
 from adperception.engine.distributed import Processes
-from adperception.engine.optimizers import apply_schedule
+from adperception.engine.loss_scale import LossScale
+from adperception.engine.mixed_precision import training_autocast
+from adperception.engine.optimizers import apply_schedule, can_mask_steps, masked_step
 from adperception.engine.randomness import step_generator
 from adperception.engine.sampling import MicroBatch, SampleOrder
 from adperception.engine.schedules import Schedule
 from adperception.engine.settings import Settings
+from adperception.engine.step_outcome import StepOutcome
 from adperception.engine.synchronisation import Synchronisation
 from adperception.evaluation.batch_norm_statistics import mask_generator
 from adperception.models.base import TrainableModel
@@ -33,6 +36,9 @@ __all__ = ["STATISTICS_FRAMES", "Progress", "StepOutcome", "Trainer"]
 STATISTICS_FRAMES = 64
 """Training frames over which batch-norm statistics are estimated."""
 
+CHECK_FINITE_EVERY_ON_GPU = 20
+"""Steps between two reads of the non-finite flags on a GPU, unless the config says otherwise."""
+
 
 @dataclass
 class Progress:
@@ -41,6 +47,7 @@ class Progress:
     Attributes:
         step: optimizer steps done.
         skipped_steps: steps without an update because of a non-finite loss or gradient.
+        scaler_skips: steps without an update because the loss scale of float16 was too large; part of its working.
         best_step: step with the best value of the metric that the config names.
         best_value: that value.
         metrics: the newest value of every evaluation metric.
@@ -53,6 +60,7 @@ class Progress:
 
     step: int = 0
     skipped_steps: int = 0
+    scaler_skips: int = 0
     best_step: int | None = None
     best_value: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
@@ -60,41 +68,6 @@ class Progress:
     cpu_seconds: float = 0.0
     origin: dict[str, Any] | None = None
     ground_height: float | None = None
-
-
-@dataclass
-class StepOutcome:
-    """One optimizer step, between its backward passes and its end.
-
-    Attributes:
-        step: 0-based number of the step.
-        micro_batches: which frames this process saw.
-        batches: the batches themselves, on the training device.
-        loss: this process's part of the mean loss over the step's frames.
-        terms: likewise, the named terms.
-        term_values: per micro-batch, total and terms as the model returned them.
-        gradient_norm: norm of the whole gradient, the same on every process.
-        learning_rate: of this step.
-        momentum: beta1 of this step; ``None`` if the schedule leaves it.
-        finite: whether losses and gradient are finite on every process.
-        skipped: set by a hook: make no update.
-        wait_seconds: time this step waited for data.
-        step_seconds: time of the whole step.
-    """
-
-    step: int
-    micro_batches: Sequence[MicroBatch]
-    batches: Sequence[Any]
-    loss: Tensor
-    terms: dict[str, Tensor]
-    term_values: list[dict[str, Tensor]]
-    gradient_norm: Tensor
-    learning_rate: float
-    momentum: float | None
-    finite: bool = True
-    skipped: bool = False
-    wait_seconds: float = 0.0
-    step_seconds: float = 0.0
 
 
 class Trainer:
@@ -114,6 +87,10 @@ class Trainer:
         progress: what changes during the run.
         stop_signal: number of the signal that ends the run after this step, agreed by all processes, else 0.
         sync: rounds, if the processes train apart (``distributed`` in the config); ``None``: gradients are averaged.
+        loss_scale: with ``train.amp="fp16"``; ``None`` otherwise.
+        compiled: names of the modules that ``torch.compile`` runs.
+        check_finite_every: steps between two reads of the non-finite flags; 1: every step waits for its own.
+        settle: reads what is still unread on the device, and acts on it; called before the state is shown or saved.
     """
 
     def __init__(
@@ -131,6 +108,7 @@ class Trainer:
         origin: dict[str, Any] | None = None,
         ground_height: float | None = None,
         sync: Synchronisation | None = None,
+        compiled: Sequence[str] = (),
     ) -> None:
         self.config = config
         self.settings = settings
@@ -145,7 +123,16 @@ class Trainer:
         self.progress = Progress(origin=origin, ground_height=ground_height)
         self.stop_signal = 0
         self.sync = sync
+        self.compiled = tuple(compiled)
+        amp, device = settings.train.amp, processes.device
+        self.loss_scale = LossScale(device) if amp == "fp16" else None
+        self.check_finite_every = self._check_every()
+        self.settle: Callable[[], None] = lambda: None
+        self._autocast = training_autocast(amp, device)
+        # Modes of torch.compile that record CUDA graphs, whose outputs the next forward pass overwrites.
+        self._records_graphs = bool(compiled) and settings.train.compile in ("reduce-overhead", "max-autotune")
         self._received_signal = 0
+        self._has_updated = False
 
     @property
     def total_steps(self) -> int:
@@ -168,6 +155,13 @@ class Trainer:
         """Whether the step just done was the last of an epoch."""
         return self.progress.step > 0 and self.progress.step % self.order.steps_per_epoch == 0
 
+    @property
+    def read_is_due(self) -> bool:
+        """Whether the host looks at the device after the step just done: at the flags, for a log line or a save."""
+        intervals = (self.check_finite_every, self.settings.log.every_steps, self.settings.checkpoint.every_steps)
+        due = any(interval is not None and self.progress.step % interval == 0 for interval in intervals)
+        return due or self.progress.step == 1 or self.ends_epoch or self.is_done or self.stop_signal != 0
+
     def compute(self, batches: Sequence[Any], micro_batches: Sequence[MicroBatch]) -> StepOutcome:
         """Forward and backward passes of the next step; parameters stay as they are.
 
@@ -189,55 +183,80 @@ class Trainer:
         scale = 1 if self.sync is not None else self.processes.world_size
         for number, (batch, share) in enumerate(zip(batches, shares, strict=True)):
             with self._communicate(only_if=number == len(batches) - 1):
-                losses = self.network(batch, generator)
-                (losses.total * (share * scale)).backward()
+                if self._records_graphs:
+                    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+                with self._autocast():
+                    losses = self.network(batch, generator)
+                weighted = losses.total * (share * scale)
+                (weighted if self.loss_scale is None else self.loss_scale.scaled(weighted)).backward()
             present = {"loss": losses.total.detach(), **{name: term.detach() for name, term in losses.terms.items()}}
             term_values.append(present)
             for name, value in present.items():
                 means[name] = means.get(name, torch.zeros((), device=device)) + value * share
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        if self.loss_scale is not None:
+            self.loss_scale.unscale_(gradients)
+        # As torch's get_total_norm, which does not give the single ones.
+        norms = torch.stack(torch._foreach_norm(gradients)) if gradients else torch.zeros(1, device=device)
+        loss, norm = means.pop("loss"), torch.linalg.vector_norm(norms)
         return StepOutcome(
             step=step,
             micro_batches=micro_batches,
             batches=batches,
-            loss=means.pop("loss"),
+            loss=loss,
             terms=means,
             term_values=term_values,
-            gradient_norm=nn.utils.get_total_norm(gradients),
+            gradient_norms=norms,
+            gradient_norm=norm,
             learning_rate=values.learning_rate,
             momentum=values.momentum,
+            flags=torch.stack((loss, norm)).isfinite().logical_not(),
         )
 
     def agree(self, outcome: StepOutcome, stop_signal: int) -> None:
         """Let all processes know whether any of them saw a non-finite value or a signal to stop.
 
-        Processes that train apart look at their own values only, and tell of signals in the next round.
+        Processes that train apart look at their own values only, and tell of signals in the next round. Where flags are
+        read later, the device knows at once and the host not yet (``outcome.finite`` is ``None``).
         """
-        finite = bool(torch.isfinite(outcome.loss) & torch.isfinite(outcome.gradient_norm))
+        scaled = self.loss_scale is not None
+        if self.check_finite_every > 1 and self._has_updated:
+            outcome.flags = self.processes.largest_on_device(outcome.flags)
+            self.stop_signal = self.processes.largest([stop_signal])[0]
+            outcome.applied = outcome.flags.any().logical_not()
+            outcome.counted = outcome.flags[0].logical_not() if scaled else outcome.applied
+            return
+        loss_bad, gradient_bad = outcome.flags.tolist()
         if self.sync is not None:
             if stop_signal and not self._received_signal and self.processes.is_main:
                 say(f"{signal.Signals(stop_signal).name} received; all workers stop after the next round")
-            outcome.finite, self._received_signal = finite, stop_signal
-            return
-        not_finite, self.stop_signal = self.processes.largest([0 if finite else 1, stop_signal])
-        outcome.finite = not_finite == 0
+            self._received_signal = stop_signal
+        else:
+            agreed = self.processes.largest([loss_bad, gradient_bad, stop_signal])
+            loss_bad, gradient_bad, self.stop_signal = bool(agreed[0]), bool(agreed[1]), agreed[2]
+        outcome.resolve(loss_bad, gradient_bad, scaled)
 
     def update(self, outcome: StepOutcome) -> None:
-        """Clip the gradient and change the parameters."""
+        """Clip the gradient and change the parameters, unless the device finds the step to be a bad one."""
         limit = self.settings.train.clip_grad_norm
         if limit is not None:
             parameters = [p for p in self.model.parameters() if p.grad is not None]
             nn.utils.clip_grads_with_norm_(parameters, limit, outcome.gradient_norm)
         if self.sync is not None:
             self.stop_signal = self.sync.step(outcome.loss, self._received_signal)
+        elif outcome.applied is not None:
+            masked_step(self.optimizer, outcome.applied)
         else:
             self.optimizer.step()
-        self.model.after_optimizer_step(outcome.step, self.total_steps)
+            self._has_updated = True
+        self.model.after_optimizer_step(outcome.step, self.total_steps, outcome.applied)
+        self._adapt_loss_scale(outcome, made=True)
 
-    def skip_update(self) -> None:
+    def skip_update(self, outcome: StepOutcome) -> None:
         """Leave the parameters as they are; a process that trains apart still keeps its place in the rounds."""
         if self.sync is not None:
             self.stop_signal = self.sync.skip(self._received_signal)
+        self._adapt_loss_scale(outcome, made=False)
 
     @contextlib.contextmanager
     def as_evaluated(self, *, recalibrate: bool = True) -> Iterator[None]:
@@ -267,6 +286,27 @@ class Trainer:
         if math.isnan(value) or (best is not None and sign * value >= sign * best):
             return
         self.progress.best_step, self.progress.best_value = self.progress.step, value
+
+    def _check_every(self) -> int:
+        """The interval of reads: as configured, if flags can stay on the device at all."""
+        configured = self.settings.train.check_finite_every
+        if self.sync is not None or not can_mask_steps(self.optimizer):
+            return 1
+        if configured is not None:
+            return configured
+        return CHECK_FINITE_EVERY_ON_GPU if self.processes.device.type == "cuda" else 1
+
+    def _adapt_loss_scale(self, outcome: StepOutcome, made: bool) -> None:
+        if self.loss_scale is None:
+            return
+        if outcome.applied is not None:
+            loss_bad, gradient_bad = outcome.flags.unbind()
+            self.loss_scale.update(gradient_bad & ~loss_bad, outcome.applied)
+        else:
+            overflowed, applied = (
+                torch.full((), known, device=self.processes.device) for known in (outcome.overflowed, made)
+            )
+            self.loss_scale.update(overflowed, applied)
 
     def _shares(self, micro_batches: Sequence[MicroBatch]) -> list[float]:
         """What each pass counts: its part of the step's frames, those of all processes or, with rounds, one's own."""

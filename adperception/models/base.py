@@ -64,9 +64,13 @@ class TrainableModel(nn.Module, ABC):
         FINE_TUNING: options of the model that a trained one is trained on with, where they are others.
         ENCODERS: prefixes of the tensors of each encoder in the state dict, by branch name; the first one is what
             fine-tuning takes (``{"context": "context_encoder.", "target": "target_encoder."}``).
+        COMPILED: names of the modules that ``train.compile`` compiles: dense, called by their ``forward``, with shapes
+            that change in the first dimension only.
     """
 
     ENCODERS: ClassVar[Mapping[str, str]] = {}
+
+    COMPILED: ClassVar[tuple[str, ...]] = ()
 
     FINE_TUNING: ClassVar[Mapping[str, Any]] = {}
 
@@ -88,8 +92,15 @@ class TrainableModel(nn.Module, ABC):
                 for statistics that belong to the weights, such as the normalisation of the input.
         """
 
-    def after_optimizer_step(self, step: int, total_steps: int) -> None:
-        """Called after optimizer step ``step`` (0, 1, ... ``total_steps`` - 1), identically on every rank."""
+    def after_optimizer_step(self, step: int, total_steps: int, applied: Tensor | None = None) -> None:
+        """Called after optimizer step ``step`` (0, 1, ... ``total_steps`` - 1), identically on every rank.
+
+        Args:
+            step: number of the step.
+            total_steps: of the run.
+            applied: scalar boolean on the model's device: whether the parameters changed; if not, nothing of the model
+                may change here, to the bit, and nothing may be read to find out. ``None``: they did.
+        """
 
 
 class PredictionModel(TrainableModel):

@@ -4,6 +4,7 @@ from adperception.sparse.backends import available_backends, set_backend, use_ba
 from adperception.sparse.batch_norm import SparseBatchNorm1d
 from adperception.sparse.checks import set_debug_mode
 from adperception.sparse.layers import SparseConv3d, SparseConvolution, SparseSequential, SubMConv3d, name_layers
+from adperception.sparse.precision import set_float32_precision
 from adperception.sparse.site_levels import PendingLevels, PlannedSites, plan_levels
 from adperception.sparse.static_nonzero import static_nonzero
 from adperception.sparse.tensor import SparseTensor
@@ -22,6 +23,7 @@ __all__ = [
     "plan_levels",
     "set_backend",
     "set_debug_mode",
+    "set_float32_precision",
     "static_nonzero",
     "use_backend",
     "uses_planned_sites",

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from adperception.sparse.autocast import autocast_type
+from adperception.sparse.precision import autocast_type
 from adperception.sparse.tuning import read_tuning
 
 __all__ = [

@@ -59,6 +59,8 @@ def check_coordinates(
         raise ValueError(f"SparseTensor: grid {spatial_shape} (z, y, x) with batch size {batch_size} holds no cell.")
     if not debug_mode() and _state["checked"] >= CHECKED_INPUTS:
         return
+    if torch.compiler.is_compiling():  # values cannot be looked at while a graph is traced
+        return
     _state["checked"] += 1
     if len(coordinates) == 0:
         return

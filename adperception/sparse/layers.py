@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from adperception.sparse import backend_torch
-from adperception.sparse.autocast import autocast_type, in_autocast_type
 from adperception.sparse.backends import TRITON_MAX_TAPS, backend_for
 from adperception.sparse.checks import check_devices
+from adperception.sparse.precision import autocast_type, in_autocast_type
 from adperception.sparse.rulebook import (
     Kernel,
     Rulebook,
@@ -24,7 +24,7 @@ from adperception.sparse.rulebook import (
 from adperception.sparse.tensor import SparseTensor
 
 if TYPE_CHECKING:  # needs Triton
-    from adperception.sparse.backend_triton import TapTable
+    from adperception.sparse.triton_table import TapTable
 
 __all__ = ["SparseConv3d", "SparseConvolution", "SparseSequential", "SubMConv3d", "name_layers"]
 

@@ -10,13 +10,14 @@ from adperception.checkpoint.encoder_check import verify_encoder, write_encoder_
 from adperception.checkpoint.kernel_layout import from_krsc, to_krsc
 from adperception.checkpoint.layout import CheckpointError
 from adperception.models.backbones.voxel_backbone_8x import VoxelBackBone8x
+from adperception.models.backbones.voxel_res_backbone_8x import VoxelResBackBone8x
 from adperception.structures import VoxelGrid
 
 
-@pytest.fixture(scope="module")
-def state() -> dict[str, torch.Tensor]:
+@pytest.fixture(scope="module", params=[VoxelBackBone8x, VoxelResBackBone8x])
+def state(request: pytest.FixtureRequest) -> dict[str, torch.Tensor]:
     torch.manual_seed(1)
-    return VoxelBackBone8x(4, VoxelGrid((0.0, 0.0, 0.0, 1.6, 1.6, 4.0), (0.1, 0.1, 0.1))).state_dict()
+    return request.param(4, VoxelGrid((0.0, 0.0, 0.0, 1.6, 1.6, 4.0), (0.1, 0.1, 0.1))).state_dict()
 
 
 def test_a_pair_proves_the_layout_where_shapes_cannot(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
@@ -24,7 +25,7 @@ def test_a_pair_proves_the_layout_where_shapes_cannot(tmp_path: Path, state: dic
     write_encoder_check(pair, state)
     assert verify_encoder(pair, state) < 1e-6
     # Inputs and outputs of one square kernel exchanged: every shape still fits.
-    name = "conv4.1.0.weight"
+    name = "conv4.1.0.weight" if "conv4.1.0.weight" in state else "conv4.1.conv1.weight"
     wrong = {**state, name: to_krsc(from_krsc({name: state[name]}, "RSCK"), "RSKC")[name]}
     assert wrong[name].shape == state[name].shape
     with pytest.raises(CheckpointError, match=r"another output: the largest difference is .* in another layout"):

@@ -31,8 +31,16 @@ log = dict(every_steps=1)
 """
 
 
-@pytest.mark.parametrize(("tokens", "mask_per"), [("frozen", "batch"), ("learnable", "sample")])
-def test_interrupted_pre_training_is_bit_equal(tmp_path: Path, tokens: str, mask_per: str) -> None:
+@pytest.mark.parametrize(
+    ("tokens", "mask_per", "options"),
+    [
+        ("frozen", "batch", []),
+        ("learnable", "sample", []),
+        ("frozen", "sample", ["train.amp=bf16", "optimizer.fused=True", "train.check_finite_every=4"]),
+    ],
+    ids=["frozen tokens", "learnable tokens", "bf16, checks deferred"],
+)
+def test_interrupted_pre_training_is_bit_equal(tmp_path: Path, tokens: str, mask_per: str, options: list[str]) -> None:
     (tmp_path / "scans").mkdir()
     for index in range(7):  # 4 frames per step: steps cross the ends of epochs
         rng = np.random.default_rng(index)
@@ -41,11 +49,13 @@ def test_interrupted_pre_training_is_bit_equal(tmp_path: Path, tokens: str, mask
     config = tmp_path / "run.py"
     config.write_text(CONFIG.format(root=tmp_path / "scans", tokens=tokens, mask_per=mask_per))
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    train(load_config(config), RunOptions(whole, device="cpu"))
+    train(load_config(config, options), RunOptions(whole, device="cpu"))
     for step, workers in ((3, 0), (2, 1)):
         shutil.rmtree(stopped, ignore_errors=True)
         shutil.copytree(whole, stopped)
         forget_after(stopped, step)
-        train(load_config(config, [f"train.workers={workers}"]), RunOptions(stopped, resume=True, device="cpu"))
+        train(
+            load_config(config, [*options, f"train.workers={workers}"]), RunOptions(stopped, resume=True, device="cpu")
+        )
         for later in range(step + 1, 7):
             assert_equal_checkpoints(whole, stopped, later)

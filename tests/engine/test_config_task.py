@@ -92,6 +92,7 @@ def test_the_averaged_copy_follows_its_worker(tmp_path: Path) -> None:
     [
         (lambda text: text.replace('val_dataset = dict(type="ToyDataset", frames=5)', ""), "needs a val_dataset"),
         (lambda text: text.replace("accumulate_steps=1", "accumulate_steps=2"), "accumulate_steps has to be 1"),
+        (lambda text: text.replace("accumulate_steps=1", 'amp="bf16"'), "train.amp has to be"),
     ],
 )
 def test_what_is_no_task_is_refused(tmp_path: Path, change: Callable[[str], str], message: str) -> None:

@@ -84,6 +84,40 @@ def test_healthy_gpu_with_the_slowdown_just_measured():
     assert result.verdict == "ready: training runs on NVIDIA H200, 139 GiB with the sparse backend spconv."
 
 
+def test_the_backends_with_right_results_are_measured_and_the_fastest_is_named():
+    device = {**GPU, "backends": ["spconv", "torch", "triton"], "no_triton": ""}
+    asked = []
+
+    def child(arguments, timeout_s):
+        asked.append(arguments)
+        if not arguments:
+            facts = {"torch": "2.13", "cuda_of_torch": "13", "threads": 2, "devices": [CPU, device]}
+            return facts, ""
+        if "--measure" in arguments:
+            return {"float32": {"spconv": 8.0, "triton": 6.0}, "bfloat16": {"spconv": 8.0, "triton": 3.0}}, ""
+        wrong = "torch" in arguments and "cuda:0" in arguments
+        return {"milliseconds": 5.0, "fingerprint": [1.0, 3.0 if wrong else 2.0]}, ""
+
+    result = diagnose(child=child)
+    assert asked[-1] == ["--device", "cuda:0", "--measure", "spconv", "triton"]
+    assert result.table["sparse encoder, cuda:0, float32"] == "triton 6.0 ms, spconv 8.0 ms (auto takes the first)"
+    assert result.table["sparse encoder, cuda:0, bfloat16"].startswith("triton 3.0 ms, ")
+
+
+def test_triton_with_wrong_results_is_left_alone():
+    """It is never chosen without right results, so the installation is fit."""
+    device = {**GPU, "backends": ["torch", "triton"], "no_triton": ""}
+    tests = [
+        CPU_TEST,
+        SelfTest("cuda:0", "torch", milliseconds=15.0, fingerprint=(1.0, 2.0)),
+        SelfTest("cuda:0", "triton", problem="gave wrong results: 0.5 away from the CPU's, tolerance 0.001"),
+    ]
+    result = report(tests, {"triton": "3.7.1"}, devices=(CPU, device))
+    assert result.healthy
+    assert "triton (triton 3.7.1): self-test on cuda:0 gave wrong results" in "\n".join(result.advice)
+    assert result.verdict.endswith("with the sparse backend torch.")
+
+
 def test_known_bad_version_gives_its_fix():
     died = exit_text(-signal.SIGFPE, "")
     tests = [

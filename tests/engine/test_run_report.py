@@ -27,11 +27,17 @@ def trainer(folder, model, done=True):
         work_dir=folder,
         model=model,
         config=SimpleNamespace(name="tiny", sha256=lambda: "0"),
-        settings=SimpleNamespace(model={"type": "StandIn"}, train_dataset={"type": "Folder"}, seed=0),
+        settings=SimpleNamespace(
+            model={"type": "StandIn"}, train_dataset={"type": "Folder"}, seed=0, train=SimpleNamespace(amp="off")
+        ),
         dataset=ToyFrames(3),
         order=SimpleNamespace(steps_per_epoch=3, effective_batch=1, world_size=1),
         progress=Progress(step=9),
         sync=None,
+        loss_scale=None,
+        compiled=(),
+        optimizer=SimpleNamespace(param_groups=[{}]),
+        check_finite_every=1,
     )
 
 

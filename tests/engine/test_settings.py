@@ -32,6 +32,11 @@ def parse(tmp_path: Path, old: str, new: str, *overrides: str) -> object:
         ("batch_size=4", "batch_size=0", 7, "train: batch_size=0 must be at least 1."),
         ("keep=30", "keep=0", 9, "checkpoint: keep=0 must be at least 1."),
         ("clip_grad_norm=10.0", "clip_grad_norm=-1", 7, "train: clip_grad_norm=-1 must be positive"),
+        ("batch_size=4", 'batch_size=4, amp="bf8"', 7, "amp='bf8' must be 'off' or 'bf16' or 'fp16', not str."),
+        ("batch_size=4", "batch_size=4, amp=True", 7, "amp=True must be 'off' or 'bf16' or 'fp16', not bool."),
+        ("batch_size=4", "batch_size=4, check_finite_every=0", 7, "train: check_finite_every=0 must be at least 1."),
+        ("batch_size=4", "batch_size=4, prefetch_factor=0", 7, "train: prefetch_factor=0 must be at least 1."),
+        ("batch_size=4", "batch_size=4, compile=3", 7, "compile=3 must be True or False or a string or None, not int."),
         ("seed = 3", 'seed = "3"', 11, "seed='3' must be an integer, not str."),
         ("evaluations = [", "evaluations = 3 #", 8, "evaluations=3 must be a list of sections, not int."),
         ("log = dict(every_steps=2)", "log = 3", 10, "log=3 must be a section, dict(...), not int."),
@@ -58,6 +63,19 @@ def test_missing_section(tmp_path: Path) -> None:
 def test_evaluations_need_a_dataset(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="evaluations need a val_dataset"):
         parse(tmp_path, toy.CONFIG.splitlines()[3], "")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("train.amp=fp16", 'train.amp="fp16" does not go together with a distributed section'),
+        ("train.check_finite_every=5", "train.check_finite_every=5 does not go together with a distributed section"),
+    ],
+)
+def test_what_does_not_go_with_processes_that_train_apart(tmp_path: Path, option: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse(tmp_path, "seed = 3", "seed = 3", "distributed.type=LSGD", "distributed.sync_every_steps=4", option)
+    parse(tmp_path, "seed = 3", "seed = 3", "distributed.type=LSGD", "distributed.sync_every_steps=4", "train.amp=bf16")
 
 
 def test_misspelt_option_of_a_section(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from adperception.sparse.backends import NAMES
+
 from toy_runs import TOY, Run, assert_equal_checkpoints, checkpoint_steps
 
 
@@ -39,8 +41,15 @@ def test_misspelt_key_is_reported_fast(toy_config: Path, repository: Path) -> No
     assert err == (
         f'error: {toy_config}:7  "batchsize" is not an option of train. Did you mean "batch_size"? Available: '
         "batch_size, epochs, steps, accumulate_steps, workers, clip_grad_norm, drop_last, on_non_finite, "
-        "evaluate_first, batch_norm_statistics.\n"
+        "evaluate_first, batch_norm_statistics, amp, check_finite_every, compile, prefetch_factor.\n"
     )
+
+
+def test_unknown_sparse_backend(toy_config: Path, tmp_path: Path) -> None:
+    process = start(str(toy_config), "--work-dir", str(tmp_path / "run"), "--sparse-backend", "tourch")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.startswith(f'error: sparse backend "tourch" is unknown. Available: {", ".join(NAMES)}.')
 
 
 @pytest.mark.parametrize(("number", "whole_group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])

@@ -61,7 +61,9 @@ def test_model_is_told_about_every_step(tmp_path: Path, run_toy: Run, monkeypatc
     import toy
 
     calls: list[tuple[int, int]] = []
-    monkeypatch.setattr(toy.ToyModel, "after_optimizer_step", lambda self, step, total: calls.append((step, total)))
+    monkeypatch.setattr(
+        toy.ToyModel, "after_optimizer_step", lambda self, step, total, applied: calls.append((step, total))
+    )
     run_toy(tmp_path / "run", "train.epochs=1")
     assert calls == [(step, 6) for step in range(6)]
 
@@ -77,3 +79,26 @@ def test_decay_is_decoupled_and_reaches_every_parameter(tmp_path: Path) -> None:
     optimizer.step()
     for parameter, old in zip(model.parameters(), before, strict=True):
         assert torch.allclose(parameter, old * (1 - 0.1 * 0.5))
+
+
+class OnGpu(torch.nn.Parameter):
+    """A parameter that says it is on a GPU."""
+
+    is_cuda = property(lambda self: True)  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("options", "fused"),
+    [({}, True), ({"fused": False}, False), ({"foreach": True}, None), ({"type": "SGD", "momentum": 0.9}, True)],
+)
+def test_fused_is_the_default_on_a_gpu(options: dict[str, object], fused: bool | None) -> None:
+    from adperception.engine.optimizers import build_optimizer, can_mask_steps
+
+    model = torch.nn.Module()
+    model.weight = OnGpu(torch.ones(2))
+    config = {"type": "AdamW", "lr": 0.1, **options}
+    optimizer = build_optimizer(config, model)
+    assert optimizer.param_groups[0]["fused"] is fused
+    assert can_mask_steps(optimizer) is bool(fused)
+    plain = torch.nn.Linear(2, 2)
+    assert not build_optimizer({"type": "AdamW", "lr": 0.1}, plain).param_groups[0]["fused"]

@@ -43,7 +43,8 @@ class ToyBatch:
     targets: Tensor
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> ToyBatch:
-        return ToyBatch(self.frame_ids, self.features.to(device), self.targets.to(device))
+        features, targets = (t.to(device, non_blocking=non_blocking) for t in (self.features, self.targets))
+        return ToyBatch(self.frame_ids, features, targets)
 
 
 @DATASETS.register_module()
@@ -99,7 +100,7 @@ class ToyModel(TrainableModel):
 
     def forward(self, batch: ToyBatch, generator: torch.Generator | None = None) -> Losses:
         keep = torch.rand(batch.features.shape, generator=generator) >= self.dropout
-        features = batch.features / self.scale * keep.to(batch.features.device)
+        features = batch.features / self.scale * keep.to(batch.features.device, non_blocking=True)
         prediction = self.online(features)[:, 0]
         with torch.no_grad():
             target = 0.5 * batch.targets + 0.5 * self.average(features)[:, 0]
@@ -109,11 +110,12 @@ class ToyModel(TrainableModel):
     def collate(self, training: bool) -> Callable[[Sequence[Any]], ToyBatch]:
         return collate
 
-    def after_optimizer_step(self, step: int, total_steps: int) -> None:
+    def after_optimizer_step(self, step: int, total_steps: int, applied: Tensor | None = None) -> None:
         keep = 0.9 + 0.1 * step / total_steps
         with torch.no_grad():
             for average, online in zip(self.average.parameters(), self.online.parameters(), strict=True):
-                average.mul_(keep).add_(online, alpha=1 - keep)
+                moved = (average * keep).add_(online, alpha=1 - keep)
+                average.copy_(moved if applied is None else torch.where(applied, moved, average))
 
 
 @EVALUATIONS.register_module()

@@ -20,7 +20,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from adperception.sparse import triton_kernels as kernels
-from adperception.sparse.backend_triton import _ROWS
+from adperception.sparse.triton_operators import TABLE_ROWS
 from adperception.sparse.tuning import convolve_blocks, weight_gradient_blocks
 
 SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
@@ -46,20 +46,24 @@ def weight_gradient(dtype: str, precision: str, inputs: int, outputs: int) -> An
 
 def tables() -> dict[str, Any]:
     geometry = dict.fromkeys(("STRIDE_Z", "STRIDE_Y", "STRIDE_X"), 2)
-    geometry |= dict.fromkeys(("PADDING_Z", "PADDING_Y", "PADDING_X"), 1) | {"SIZE_Y": 3, "SIZE_X": 3, "BLOCK": _ROWS}
+    geometry |= dict.fromkeys(("PADDING_Z", "PADDING_Y", "PADDING_X"), 1) | {
+        "SIZE_Y": 3,
+        "SIZE_X": 3,
+        "BLOCK": TABLE_ROWS,
+    }
     return {
         "find_sources": (kernels.find_sources, {}, geometry, {}),
         "find_sources int64": (kernels.find_sources, {"keys": "int64"}, geometry, {}),
-        "invert_sources": (kernels.invert_sources, {}, {"BLOCK": _ROWS}, {}),
-        "tap_masks": (kernels.tap_masks, {}, {"VOLUME": 27, "BLOCK": _ROWS}, {}),
+        "invert_sources": (kernels.invert_sources, {}, {"BLOCK": TABLE_ROWS}, {}),
+        "tap_masks": (kernels.tap_masks, {}, {"VOLUME": 27, "BLOCK": TABLE_ROWS}, {}),
         "block_taps": (kernels.block_taps, {}, {"VOLUME": 27, "BLOCK": 128}, {}),
-        "count_pairs": (kernels.count_pairs, {}, {"BLOCK": _ROWS}, {}),
-        "write_pairs": (kernels.write_pairs, {}, {"BLOCK": _ROWS}, {}),
+        "count_pairs": (kernels.count_pairs, {}, {"BLOCK": TABLE_ROWS}, {}),
+        "write_pairs": (kernels.write_pairs, {}, {"BLOCK": TABLE_ROWS}, {}),
         "plan_segments": (kernels.plan_segments, {}, {"VOLUME": 27, "TAPS": 32}, {}),
         "add_segments": (
             kernels.add_segments,
             {"partial": "float32", "result": "float32"},
-            {"IN": 64, "OUT": 64, "VOLUME": 27, "TAPS": 32, "BLOCK": _ROWS},
+            {"IN": 64, "OUT": 64, "VOLUME": 27, "TAPS": 32, "BLOCK": TABLE_ROWS},
             {},
         ),
     }

@@ -21,10 +21,11 @@ from adperception.sparse import (
     SubMConv3d,
     backend_triton,
     plan_levels,
+    set_float32_precision,
     use_backend,
 )
-from adperception.sparse.backend_triton import SortedSites, TapTable
 from adperception.sparse.rulebook import Kernel, build_strided_rulebook, build_submanifold_rulebook
+from adperception.sparse.triton_table import SortedSites, TapTable
 from adperception.sparse.tuning import ConvolveBlocks, WeightGradientBlocks
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -270,6 +271,26 @@ def test_weight_gradients_beyond_the_range_of_float16_stay_finite() -> None:
     y.backward(torch.full_like(y, 100.0))
     assert float(layer.weight.grad) == pytest.approx(1e4 * len(coordinates), rel=1e-3)
     assert float(layer.weight.grad) > torch.finfo(torch.float16).max
+
+
+@pytest.mark.parametrize("name", ["tf32x3", "tf32"])
+def test_float32_on_tensor_cores(name: str) -> None:
+    """The interpreter computes both in float32; on a GPU three products are nearly exact, one has 10 bits."""
+    layer = SubMConv3d(16, 16, 3).to(DEVICE)
+    coordinates = random_sites(0.2)
+    x = torch.randn(len(coordinates), 16, device=DEVICE, requires_grad=True)
+    gradient = torch.randn(len(coordinates), 16, device=DEVICE)
+    set_float32_precision(name)
+    try:
+        y = layer(SparseTensor(x, coordinates, SHAPE, 2)).features
+        ours = [y, *torch.autograd.grad(y, (x, layer.weight), gradient)]
+    finally:
+        set_float32_precision("ieee")
+    exact = dense_results(layer, x, coordinates, coordinates, gradient)
+    limit = 1e-5 if name == "tf32x3" else 2e-3
+    assert [relative(a, b) < limit for a, b in zip(ours, exact, strict=True)] == [True] * 3
+    with pytest.raises(ValueError, match="Available: ieee, tf32x3, tf32"):
+        set_float32_precision("bf16x9")
 
 
 def test_what_it_cannot_compute_runs_on_torch() -> None:

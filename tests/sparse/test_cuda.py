@@ -24,12 +24,12 @@ def relative_difference(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("name", LAYERS)
-@pytest.mark.parametrize("backend", ["torch", "spconv"])
+@pytest.mark.parametrize("backend", ["torch", "spconv", "triton"])
 def test_layer_agrees_with_the_cpu(name: str, backend: str) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    if backend == "spconv":
-        pytest.importorskip("spconv")
+    if backend != "torch":
+        pytest.importorskip(backend)
     torch.manual_seed(0)
     coordinates = (torch.rand(2, 9, 32, 32) < 0.2).nonzero().int()
     coordinates = coordinates[torch.randperm(len(coordinates))]

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
 
+from adperception.checkpoint.save import write_tensors
 from adperception.config import load_config
 from adperception.datasets.kitti import KITTI
 from adperception.evaluation.predictions import write_predictions
 from adperception.registry import MODELS, build
 from adperception.simulation.simulate_kitti import SimulateKitti
+from adperception.sparse import backends
 from adperception.structures import Detections
 
 CONFIG = """
@@ -47,6 +50,21 @@ def test_weights_then_stored_predictions(tool, config_path: Path, tmp_path: Path
     assert tool("test")([*arguments, "--weights", str(weights)]) == 0
     assert (tmp_path / "out/predictions.jsonl").is_file()
     assert "Car 3d" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["test", "infer"])
+def test_an_unknown_sparse_backend_is_refused(tool, name: str, config_path: Path, tmp_path: Path, capsys) -> None:
+    model = load_config(config_path).values["model"]
+    weights = tmp_path / "weights.safetensors"
+    write_tensors(weights, build(MODELS, model).state_dict(), {"model_config": model})
+    arguments = [str(config_path) if name == "test" else "scan.npy", "--weights", str(weights), "--sparse-backend"]
+    assert tool(name)([*arguments, "tourch"]) == 1
+    error = f'sparse backend "tourch" is unknown. Available: {", ".join(backends.NAMES)}.'
+    assert error in capsys.readouterr().err
+    with backends.use_backend("auto"):
+        tool(name)([*arguments, "torch", "--device", "cpu"])
+        assert backends.backend_for(torch.device("cpu")) == "torch"
+        assert backends._selected == "torch"
 
 
 def test_labels_as_predictions_find_every_car(tool, config_path: Path, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from adperception.engine.checkpointing import save_checkpoint
 from adperception.engine.console import say
 from adperception.engine.mmengine_runner import Hook
-from adperception.engine.trainer import StepOutcome, Trainer
+from adperception.engine.step_outcome import StepOutcome
+from adperception.engine.trainer import Trainer
 
 __all__ = ["Checkpoints"]
 

@@ -11,7 +11,8 @@ from adperception.engine.console import say
 from adperception.engine.data import ValidationBatches
 from adperception.engine.hooks.log_files import LogFiles
 from adperception.engine.mmengine_runner import Hook
-from adperception.engine.trainer import StepOutcome, Trainer
+from adperception.engine.step_outcome import StepOutcome
+from adperception.engine.trainer import Trainer
 from adperception.engine.usable_model import usable_model
 from adperception.evaluation.base import Evaluation, PredictionEvaluation
 from adperception.models.base import TrainableModel
@@ -57,6 +58,7 @@ class Evaluations(Hook):
         ]
         if not due:
             return
+        trainer.settle()
         try:
             self._run(trainer, due)
         except (ValueError, OSError):

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from adperception.engine.memory import peak_memory
 from adperception.engine.mmengine_runner import Hook
-from adperception.engine.trainer import StepOutcome, Trainer
+from adperception.engine.step_outcome import StepOutcome
+from adperception.engine.trainer import Trainer
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -29,7 +30,7 @@ class LogFiles(Hook):
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._seconds = {"step": 0.0, "wait": 0.0}
-        self._steps = 0
+        self._steps: int | Tensor = 0
         self._timed = 0
         self._path: Path | None = None
         self._board: SummaryWriter | None = None
@@ -53,9 +54,10 @@ class LogFiles(Hook):
     def after_step(self, trainer: Trainer, outcome: StepOutcome) -> None:
         """Add the step up; write a line if one is due."""
         if not outcome.skipped:
-            for name, value in {"loss": outcome.loss, **outcome.terms}.items():
+            for name, term in {"loss": outcome.loss, **outcome.terms}.items():
+                value = term if outcome.counted is None else torch.where(outcome.counted, term, 0.0)
                 self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
-            self._steps += 1
+            self._steps = self._steps + (1 if outcome.counted is None else outcome.counted)
         self._timed += 1
         self._seconds["step"] += outcome.step_seconds
         self._seconds["wait"] += outcome.wait_seconds
@@ -74,7 +76,14 @@ class LogFiles(Hook):
 
     def _write_line(self, trainer: Trainer, outcome: StepOutcome) -> None:
         names = sorted(self._sums)
-        local = torch.tensor([float(self._sums[name]) / max(self._steps, 1) for name in names], dtype=torch.float64)
+        loss_scale = trainer.loss_scale
+        # Everything that lies on the device, in one transfer.
+        values = [*(self._sums[name] for name in names), outcome.gradient_norm]
+        values += [] if loss_scale is None else [loss_scale.scale]
+        values += [self._steps] if isinstance(self._steps, Tensor) else []
+        read = torch.stack([value.double() for value in values]).tolist()
+        steps = read[-1] if isinstance(self._steps, Tensor) else self._steps
+        local = torch.tensor([value / max(steps, 1) for value in read[: len(names)]], dtype=torch.float64)
         if trainer.sync is None:
             local = trainer.processes.total(local)
         means = dict(zip(names, local.tolist(), strict=True))
@@ -85,10 +94,15 @@ class LogFiles(Hook):
             **means,
             "learning_rate": outcome.learning_rate,
             **({} if outcome.momentum is None else {"momentum": outcome.momentum}),
-            "gradient_norm": float(outcome.gradient_norm),
+            "gradient_norm": read[len(names)],
             "step_seconds": self._seconds["step"] / self._timed,
             "data_wait_seconds": self._seconds["wait"] / self._timed,
             "skipped_steps": trainer.progress.skipped_steps,
+            **(
+                {}
+                if loss_scale is None
+                else {"scaler_skips": trainer.progress.scaler_skips, "loss_scale": read[len(names) + 1]}
+            ),
             **({} if trainer.sync is None else trainer.sync.log_line()),
             **peak_memory(trainer.processes.device),
         }

@@ -10,7 +10,9 @@ from typing import Any
 from adperception.engine.console import say
 from adperception.engine.memory import peak_memory
 from adperception.engine.mmengine_runner import Hook
-from adperception.engine.trainer import StepOutcome, Trainer
+from adperception.engine.results import describe_computation
+from adperception.engine.step_outcome import StepOutcome
+from adperception.engine.trainer import Trainer
 
 __all__ = ["ProgressBar"]
 
@@ -24,6 +26,7 @@ class ProgressBar(Hook):
     def __init__(self) -> None:
         self._bar: Any = None
         self._steps = 0
+        self._summarised = False
         self._step_seconds = 0.0
         self._wait_seconds = 0.0
         self._start = 0.0
@@ -39,6 +42,10 @@ class ProgressBar(Hook):
             f"({train.batch_size} per pass x {train.accumulate_steps} passes x {order.world_size} processes), "
             f"{order.frames:,} frames, {order.steps_per_epoch:,} steps per epoch, on {trainer.processes.device}"
         )
+        computation = describe_computation(trainer)
+        if computation["amp"] != "off" or computation["compile"] or trainer.processes.device.type == "cuda":
+            compiled = ", ".join(computation["compile"]) or "nothing"
+            say(f"amp {computation['amp']}, sparse backend {computation['sparse_backend']}, compiled: {compiled}")
         if trainer.sync is not None:
             say(trainer.sync.describe())
         if sys.stderr.isatty():
@@ -56,15 +63,20 @@ class ProgressBar(Hook):
         self._wait_seconds += outcome.wait_seconds
         per_step = self._step_seconds / self._steps
         left = _duration(per_step * (trainer.total_steps - step))
+        # The loss is read no more often than it is logged: a GPU would wait for it.
+        shows_loss = step % trainer.settings.log.every_steps == 0 or self._steps == 1 or trainer.is_done
         if self._bar is not None:
             self._bar.update(1)
-            self._bar.set_postfix_str(f"loss {_own_loss(trainer, outcome):.4g}", refresh=False)
-        elif step % trainer.settings.log.every_steps == 0 or self._steps == 1 or trainer.is_done:
+            if shows_loss:
+                self._bar.set_postfix_str(f"loss {_own_loss(trainer, outcome):.4g}", refresh=False)
+        elif shows_loss:
             say(
                 f"step {step}/{trainer.total_steps}  loss {_own_loss(trainer, outcome):.4g}  "
                 f"learning rate {outcome.learning_rate:.3g}  {per_step:.2f} s/step  {left} left"
             )
-        if self._steps == _MEASURED_STEPS:
+        # Seconds are true up to a read.
+        if self._steps >= _MEASURED_STEPS and not self._summarised and outcome.finite is not None:
+            self._summarised = True
             self._summarise(trainer, left)
 
     def after_run(self, trainer: Trainer) -> None:
@@ -81,6 +93,8 @@ class ProgressBar(Hook):
         took = _duration(time.perf_counter() - self._start)
         skipped = trainer.progress.skipped_steps
         note = f", {skipped} steps skipped because of non-finite values" if skipped else ""
+        if trainer.loss_scale is not None:
+            note += f", {trainer.progress.scaler_skips} steps left out by the loss scale of float16"
         if trainer.sync is not None:
             totals = trainer.sync.totals()
             sent = totals["bytes_sent"] / 2**20

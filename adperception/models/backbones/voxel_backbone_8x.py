@@ -9,8 +9,9 @@ Shape legend: B batch, D0 x H0 x W0 the sparse grid (z, y, x), H = H0 / 8, W = W
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from adperception.sparse import (
@@ -27,7 +28,16 @@ from adperception.sparse import (
 from adperception.sparse.rulebook import Kernel
 from adperception.structures import VoxelGrid, Voxels
 
-__all__ = ["BEV_STRIDE", "STAGE_CHANNELS", "STAGE_STRIDES", "BackboneStages", "VoxelBackBone8x", "bev_layers"]
+__all__ = [
+    "BEV_STRIDE",
+    "STAGE_CHANNELS",
+    "STAGE_STRIDES",
+    "BackboneStages",
+    "VoxelBackBone8x",
+    "bev_layers",
+    "down",
+    "sub",
+]
 
 BEV_STRIDE = 8
 """Voxels per bird's-eye-view cell along x and y."""
@@ -45,7 +55,7 @@ class BackboneStages(NamedTuple):
     """Everything that detectors look at.
 
     Attributes:
-        sites: what ``conv1`` to ``conv4`` give: sparse tensors of ``STAGE_CHANNELS`` at ``STAGE_STRIDES``.
+        sites: what ``conv1`` to ``conv4`` give: sparse tensors of ``stage_channels`` at ``STAGE_STRIDES``.
         bev: ``(B, 256, H, W)`` the map.
     """
 
@@ -53,11 +63,13 @@ class BackboneStages(NamedTuple):
     bev: Tensor
 
 
-def _sub(in_channels: int, out_channels: int, key: str) -> SparseSequential:
+def sub(in_channels: int, out_channels: int, key: str) -> SparseSequential:
+    """A submanifold 3 x 3 x 3 convolution, norm and ReLU."""
     return _with_norm(SubMConv3d(in_channels, out_channels, 3, key=key), out_channels)
 
 
-def _down(in_channels: int, out_channels: int, key: str, padding: int | Sequence[int] = 1) -> SparseSequential:
+def down(in_channels: int, out_channels: int, key: str, padding: int | Sequence[int] = 1) -> SparseSequential:
+    """A 3 x 3 x 3 convolution of stride 2, norm and ReLU."""
     conv = SparseConv3d(in_channels, out_channels, 3, stride=2, padding=padding, key=key)
     return _with_norm(conv, out_channels)
 
@@ -87,21 +99,31 @@ class VoxelBackBone8x(nn.Module):
 
     Raises:
         ValueError: if the grid does not fit.
+
+    Attributes:
+        stage_channels: channels that ``conv1`` to ``conv4`` give.
     """
+
+    stage_channels: ClassVar[tuple[int, int, int, int]] = STAGE_CHANNELS
 
     def __init__(self, in_channels: int, grid: VoxelGrid, bev_channels: int = 256) -> None:
         super().__init__()
         self.in_channels, self.grid, self.bev_channels = in_channels, grid, bev_channels
-        _check_grid(grid, bev_channels)
-        self.conv_input = _sub(in_channels, 16, "subm1")
-        self.conv1 = SparseSequential(_sub(16, 16, "subm1"))
-        self.conv2 = SparseSequential(_down(16, 32, "spconv2"), _sub(32, 32, "subm2"), _sub(32, 32, "subm2"))
-        self.conv3 = SparseSequential(_down(32, 64, "spconv3"), _sub(64, 64, "subm3"), _sub(64, 64, "subm3"))
-        self.conv4 = SparseSequential(_down(64, 64, "spconv4", (0, 1, 1)), _sub(64, 64, "subm4"), _sub(64, 64, "subm4"))
-        self.conv_out = _with_norm(
-            SparseConv3d(64, OUT_CHANNELS, (3, 1, 1), stride=(2, 1, 1), key="spconv_down2"), OUT_CHANNELS
+        _check_grid(type(self).__name__, grid, bev_channels)
+        self.conv_input = sub(in_channels, 16, "subm1")
+        self.conv1, self.conv2, self.conv3, self.conv4 = self._make_stages()
+        out = SparseConv3d(self.stage_channels[-1], OUT_CHANNELS, (3, 1, 1), stride=(2, 1, 1), key="spconv_down2")
+        self.conv_out = _with_norm(out, OUT_CHANNELS)
+        name_layers(self, f"{type(self).__module__.rpartition('.')[2]}.")
+
+    def _make_stages(self) -> tuple[SparseSequential, SparseSequential, SparseSequential, SparseSequential]:
+        """``conv1`` to ``conv4``."""
+        return (
+            SparseSequential(sub(16, 16, "subm1")),
+            SparseSequential(down(16, 32, "spconv2"), sub(32, 32, "subm2"), sub(32, 32, "subm2")),
+            SparseSequential(down(32, 64, "spconv3"), sub(64, 64, "subm3"), sub(64, 64, "subm3")),
+            SparseSequential(down(64, 64, "spconv4", (0, 1, 1)), sub(64, 64, "subm4"), sub(64, 64, "subm4")),
         )
-        name_layers(self, "voxel_backbone_8x.")
 
     @property
     def bev_shape(self) -> tuple[int, int]:
@@ -123,19 +145,27 @@ class VoxelBackBone8x(nn.Module):
             planned: the sites of all levels (``plan_levels`` with ``level_kernels``). Without them the encoder plans
                 itself where the backend wants it, which makes the host wait once.
         """
-        x = self._input(voxels, planned)
-        for stage in (self.conv_input, self.conv1, self.conv2, self.conv3, self.conv4, self.conv_out):
+        x = self._first_stage(voxels, planned)
+        for stage in (self.conv1, self.conv2, self.conv3, self.conv4, self.conv_out):
             x = stage(x)
         return x.dense().flatten(1, 2)
 
     def stages(self, voxels: Voxels, planned: Mapping[str, PlannedSites] | None = None) -> BackboneStages:
         """The same map, and the sparse tensors that it was made from."""
-        x = self.conv_input(self._input(voxels, planned))
+        x = self._first_stage(voxels, planned)
         sites = []
         for stage in (self.conv1, self.conv2, self.conv3, self.conv4):
             x = stage(x)
             sites.append(x)
         return BackboneStages(tuple(sites), self.conv_out(x).dense().flatten(1, 2))
+
+    def _first_stage(self, voxels: Voxels, planned: Mapping[str, PlannedSites] | None) -> SparseTensor:
+        """``conv_input``, in float32 whatever autocast says.
+
+        Its input are metres: at 70 m, bfloat16 numbers lie 0.5 m apart, ten voxels.
+        """
+        with torch.autocast(voxels.features.device.type, enabled=False):
+            return self.conv_input(self._input(voxels, planned))  # type: ignore[no-any-return]
 
     def _input(self, voxels: Voxels, planned: Mapping[str, PlannedSites] | None) -> SparseTensor:
         shape = self.grid.sparse_shape
@@ -145,12 +175,12 @@ class VoxelBackBone8x(nn.Module):
         return SparseTensor(voxels.features, voxels.coordinates, shape, voxels.batch_size, planned=planned)
 
 
-def _check_grid(grid: VoxelGrid, bev_channels: int) -> None:
+def _check_grid(name: str, grid: VoxelGrid, bev_channels: int) -> None:
     n_z, n_y, n_x = grid.shape_zyx
     for axis, n in (("x", n_x), ("y", n_y)):
         if n % BEV_STRIDE:
             raise ValueError(
-                f"VoxelBackBone8x: {n} voxels along {axis} are not a multiple of {BEV_STRIDE}. Change the range along "
+                f"{name}: {n} voxels along {axis} are not a multiple of {BEV_STRIDE}. Change the range along "
                 f"{axis} to {n - n % BEV_STRIDE} or {n - n % BEV_STRIDE + BEV_STRIDE} voxels."
             )
     layers = bev_layers(n_z)
@@ -158,11 +188,11 @@ def _check_grid(grid: VoxelGrid, bev_channels: int) -> None:
         return
     fitting = [n for n in range(1, 1000) if bev_layers(n) * OUT_CHANNELS == bev_channels]
     if not fitting:
-        raise ValueError(f"VoxelBackBone8x: bev_channels={bev_channels} is not a multiple of {OUT_CHANNELS}.")
+        raise ValueError(f"{name}: bev_channels={bev_channels} is not a multiple of {OUT_CHANNELS}.")
     height = grid.point_cloud_range[5] - grid.point_cloud_range[2]
     nearest = min(fitting, key=lambda n: abs(n - n_z))
     raise ValueError(
-        f"VoxelBackBone8x: n_z = {n_z} voxels along z (range {height:g} m, voxel size {grid.voxel_size[2]:g} m) give "
+        f"{name}: n_z = {n_z} voxels along z (range {height:g} m, voxel size {grid.voxel_size[2]:g} m) give "
         f"{layers * OUT_CHANNELS} BEV channels, expected {bev_channels}. That needs {fitting[0]} to {fitting[-1]} "
         f"voxels along z: the nearest voxel size is {height / nearest:g} m ({nearest} voxels)."
     )

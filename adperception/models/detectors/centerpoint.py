@@ -1,7 +1,7 @@
 """CenterPoint: a sparse 3D encoder, a 2D network on its bird's-eye-view map, and objects as points of a heat map.
 
-Yin et al., "Center-based 3D Object Detection and Tracking", CVPR 2021: its first stage without velocities, in the form
-that OpenPCDet calls "without ResNet", whose encoder is the same as SECOND's. Module names are OpenPCDet's.
+Yin et al., "Center-based 3D Object Detection and Tracking", CVPR 2021: its first stage without velocities. By default
+in the form that OpenPCDet calls "without ResNet", whose encoder is the same as SECOND's. Module names are OpenPCDet's.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class CenterPoint(VoxelDetector):
         nms_iou: of two boxes that overlap by more than this, seen from above, the better is given.
         nms_pre_max: boxes that are compared, the best ones.
         nms_post_max: boxes that are given at most.
+        backbone: ``"VoxelBackBone8x"``, which pre-training trains, or ``"VoxelResBackBone8x"`` with residual blocks.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class CenterPoint(VoxelDetector):
         nms_iou: float = 0.7,
         nms_pre_max: int = 4096,
         nms_post_max: int = 500,
+        backbone: str = "VoxelBackBone8x",
     ) -> None:
         if not classes or not all(isinstance(c, str) for c in classes) or len(set(classes)) < len(classes):
             raise ValueError(f"CenterPoint: classes={list(classes)} must be one or more different names.")
@@ -78,6 +80,7 @@ class CenterPoint(VoxelDetector):
             bev_layers,
             bev_filters,
             bev_upsample_filters,
+            backbone,
         )
         self.suppression = Suppression(score_threshold, nms_iou, nms_pre_max, nms_post_max)
         self.dense_head = CenterHead(

@@ -18,6 +18,7 @@ from adperception.losses.full_precision import full_precision, in_full_precision
 from adperception.models.backbones.level_plan import read_sizes
 from adperception.models.base import Losses
 from adperception.models.detectors.second import SECOND
+from adperception.models.detectors.voxel_detector import in_dense_layout
 from adperception.models.heads.anchor_head import AnchorOutputs
 from adperception.models.heads.box_coder import DIRECTION_OFFSET
 from adperception.models.heads.labelled_boxes import labelled_boxes
@@ -92,6 +93,7 @@ class PVRCNN(SECOND):
         nms_post_max: boxes that are given at most.
         direction_offset: where the first of the two direction bins begins, radians. Weights make sense only with the
             one that they were trained with: by default 0.78539 in OpenPCDet, -pi/2 in mmdetection3d.
+        backbone: ``"VoxelBackBone8x"``, which pre-training trains, or ``"VoxelResBackBone8x"`` with residual blocks.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class PVRCNN(SECOND):
         nms_pre_max: int = 4096,
         nms_post_max: int = 500,
         direction_offset: float = DIRECTION_OFFSET,
+        backbone: str = "VoxelBackBone8x",
     ) -> None:
         super().__init__(
             point_cloud_range,
@@ -132,11 +135,18 @@ class PVRCNN(SECOND):
             nms_pre_max,
             nms_post_max,
             direction_offset,
+            backbone,
         )
         if rois_per_frame < 1:
             raise ValueError(f"PVRCNN: rois_per_frame={rois_per_frame} must be at least 1.")
         self.rois_per_frame = rois_per_frame
-        self.pfe = VoxelSetAbstraction(in_channels, self.grid, self.backbone_3d.bev_channels, keypoints)
+        self.pfe = VoxelSetAbstraction(
+            in_channels,
+            self.grid,
+            self.backbone_3d.bev_channels,
+            keypoints,
+            stage_channels=self.backbone_3d.stage_channels,
+        )
         self.point_head = PointHead(self.pfe.gathered_channels)
         self.roi_head = RoIHead(self.pfe.out_channels, roi_grid_size, dropout)
 
@@ -156,7 +166,7 @@ class PVRCNN(SECOND):
     def first_stage(self, batch: LidarBatch, planned: Mapping[str, PlannedSites] | None = None) -> FirstStage:
         """Everything up to the proposals; ``planned`` as for the encoder."""
         stages = self.backbone_3d.stages(batch.voxels, planned)
-        anchors = self.dense_head(self.backbone_2d(stages.bev.contiguous()))
+        anchors = self.dense_head(self.backbone_2d(in_dense_layout(stages.bev)))
         keypoints = self.pfe(batch.points, stages)
         return FirstStage(anchors, keypoints, self.point_head(keypoints.gathered))
 

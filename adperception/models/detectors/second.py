@@ -49,6 +49,7 @@ class SECOND(VoxelDetector):
         nms_post_max: boxes that are given at most.
         direction_offset: where the first of the two direction bins begins, radians. Weights make sense only with the
             one that they were trained with: by default 0.78539 in OpenPCDet, -pi/2 in mmdetection3d.
+        backbone: ``"VoxelBackBone8x"``, which pre-training trains, or ``"VoxelResBackBone8x"`` with residual blocks.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class SECOND(VoxelDetector):
         nms_pre_max: int = 4096,
         nms_post_max: int = 500,
         direction_offset: float = DIRECTION_OFFSET,
+        backbone: str = "VoxelBackBone8x",
     ) -> None:
         anchor_classes = parse_anchor_classes(type(self).__name__, classes)
         super().__init__(
@@ -81,6 +83,7 @@ class SECOND(VoxelDetector):
             bev_layers,
             bev_filters,
             bev_upsample_filters,
+            backbone,
         )
         self.suppression = Suppression(score_threshold, nms_iou, nms_pre_max, nms_post_max)
         self.dense_head = AnchorHead(

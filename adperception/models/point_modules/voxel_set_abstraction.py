@@ -64,20 +64,27 @@ class VoxelSetAbstraction(nn.Module):
         bev_channels: channels of the encoder's map.
         keypoints: per frame.
         out_channels: features per keypoint.
+        stage_channels: channels of the encoder's stages.
 
     Attributes:
         gathered_channels: features per keypoint before they are fused.
     """
 
     def __init__(
-        self, point_channels: int, grid: VoxelGrid, bev_channels: int, keypoints: int = 2048, out_channels: int = 128
+        self,
+        point_channels: int,
+        grid: VoxelGrid,
+        bev_channels: int,
+        keypoints: int = 2048,
+        out_channels: int = 128,
+        stage_channels: Sequence[int] = STAGE_CHANNELS,
     ) -> None:
         super().__init__()
         if keypoints < 1:
             raise ValueError(f"keypoints={keypoints} must be at least 1.")
         self.grid, self.keypoints, self.out_channels = grid, keypoints, out_channels
         self.SA_layers = nn.ModuleList(
-            SetAbstraction(channels, balls) for channels, balls in zip(STAGE_CHANNELS, STAGE_BALLS, strict=True)
+            SetAbstraction(channels, balls) for channels, balls in zip(stage_channels, STAGE_BALLS, strict=True)
         )
         self.SA_rawpoints = SetAbstraction(point_channels - 3, POINT_BALLS)
         around = sum(ball.channels[-1] for balls in (POINT_BALLS, *STAGE_BALLS) for ball in balls)

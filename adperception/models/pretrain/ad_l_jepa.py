@@ -122,6 +122,8 @@ class ADLJEPA(VoxelPretraining):
 
     ENCODERS: ClassVar[Mapping[str, str]] = {"context": "context_encoder.", "target": "target_encoder."}
 
+    COMPILED: ClassVar[tuple[str, ...]] = ("predictor",)
+
     def __init__(
         self,
         point_cloud_range: Sequence[float],
@@ -238,14 +240,19 @@ class ADLJEPA(VoxelPretraining):
                 }
         return Losses(total, {name: value.detach() for name, value in terms.items()})
 
-    def after_optimizer_step(self, step: int, total_steps: int) -> None:
+    def after_optimizer_step(self, step: int, total_steps: int, applied: Tensor | None = None) -> None:
         """Move the target encoder's parameters towards the context encoder's; batch-norm statistics stay its own."""
         momentum = ema_momentum(step, total_steps, self.momentum)
         with torch.no_grad():
             target: list[Tensor] = list(self.target_encoder.parameters())
             online: list[Tensor] = list(self.context_encoder.parameters())
-            torch._foreach_mul_(target, momentum)
-            torch._foreach_add_(target, online, alpha=1.0 - momentum)
+            if applied is None:
+                torch._foreach_mul_(target, momentum)
+                torch._foreach_add_(target, online, alpha=1.0 - momentum)
+                return
+            # The same sums, to the bit; where the step was left out, 1 times the target plus nothing.
+            torch._foreach_mul_(target, torch.where(applied, momentum, 1.0))
+            torch._foreach_add_(target, torch._foreach_mul(online, applied.float()), alpha=1.0 - momentum)
 
 
 def _rows(bev: Tensor, cells: Tensor) -> Tensor:

@@ -76,6 +76,8 @@ class BEVMAE(VoxelPretraining):
 
     ENCODERS: ClassVar[Mapping[str, str]] = {"encoder": "encoder."}
 
+    COMPILED: ClassVar[tuple[str, ...]] = ("decoder",)
+
     def __init__(
         self,
         point_cloud_range: Sequence[float],

@@ -88,6 +88,8 @@ class OccupancyMAE(VoxelPretraining):
 
     ENCODERS: ClassVar[Mapping[str, str]] = {"encoder": "encoder."}
 
+    COMPILED: ClassVar[tuple[str, ...]] = ("decoder",)
+
     def __init__(
         self,
         point_cloud_range: Sequence[float],

@@ -103,6 +103,8 @@ class ERASENet(RadarModel):
 
     FINE_TUNING: ClassVar[Mapping[str, Any]] = {"phases": (0.0, 0.0, 1.0)}  # what comes last in training, throughout
 
+    COMPILED: ClassVar[tuple[str, ...]] = ("detector",)
+
     def __init__(
         self,
         classes: Sequence[str] = CARRADA_CLASSES,
@@ -207,9 +209,13 @@ class ERASENet(RadarModel):
         for _ in frames:  # whoever takes statistics does so while the frames pass
             pass
 
-    def after_optimizer_step(self, step: int, total_steps: int) -> None:
+    def after_optimizer_step(self, step: int, total_steps: int, applied: Tensor | None = None) -> None:
         """Note how much of the run is done, which decides about the phase."""
-        self.progress.fill_((step + 1) / total_steps)
+        done = (step + 1) / total_steps
+        if applied is None:
+            self.progress.fill_(done)
+        else:
+            self.progress.copy_(torch.where(applied, done, self.progress))
 
     @property
     def phase(self) -> int:

@@ -7,7 +7,7 @@ outputs are those of the released network.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +108,11 @@ class TemporalMultiView(ViewSegmentation):
         dice_weight: factor of the soft Dice loss.
         coherence_weight: factor of the coherence loss.
     """
+
+    COMPILED: ClassVar[tuple[str, ...]] = (
+        *("rd_encoding_branch", "ra_encoding_branch", "ad_encoding_branch"),
+        *("rd_aspp_block", "ra_aspp_block", "ad_aspp_block"),
+    )
 
     def __init__(
         self,
