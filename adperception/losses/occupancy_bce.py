@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from adperception.losses.full_precision import full_precision, in_full_precision
 
 __all__ = ["OccupancyBCE", "occupancy_bce"]
 
@@ -35,17 +40,46 @@ def occupancy_bce(logits: Tensor, coordinates: Tensor) -> OccupancyBCE:
         logits: ``(B, D, H, W)``.
         coordinates: ``(V, 4)`` occupied cells ``(batch, z, y, x)``, each once.
 
+    Returns:
+        The sums are float32 at least.
+
     Source: Occupancy-MAE (Min et al., IEEE TIV 2023), its reconstruction loss.
     """
     depth, height, width = logits.shape[1:]
     batch, z, y, x = coordinates.long().unbind(1)
-    occupied = logits.reshape(-1)[((batch * depth + z) * height + y) * width + x]
-    everywhere = F.softplus(logits).sum()
-    mean = (everywhere - occupied.sum()) / logits.numel()
-    values = occupied.detach()
-    empty_cells = logits.numel() - len(values)
-    return OccupancyBCE(
-        mean=mean,
-        occupied=F.softplus(-values).sum() / max(len(values), 1),
-        empty=(everywhere.detach() - F.softplus(values).sum()) / max(empty_cells, 1),
-    )
+    with full_precision(logits):
+        occupied = in_full_precision(logits.reshape(-1)[((batch * depth + z) * height + y) * width + x])
+        everywhere: Tensor
+        if logits.dtype in (torch.bfloat16, torch.float16):
+            everywhere = _SoftplusSum.apply(logits)  # type: ignore[no-untyped-call]
+        else:
+            everywhere = F.softplus(logits).sum()
+        mean = (everywhere - occupied.sum()) / logits.numel()
+        values = occupied.detach()
+        empty_cells = logits.numel() - len(values)
+        return OccupancyBCE(
+            mean=mean,
+            occupied=F.softplus(-values).sum() / max(len(values), 1),
+            empty=(everywhere.detach() - F.softplus(values).sum()) / max(empty_cells, 1),
+        )
+
+
+class _SoftplusSum(torch.autograd.Function):
+    """The sum of ``softplus`` over logits in half precision, in float32 without a float32 copy of all of them.
+
+    One sample is converted at a time; kept for the backward pass are the logits as they are.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
+        ctx.save_for_backward(logits)
+        return torch.stack([F.softplus(sample.float()).sum() for sample in logits]).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (logits,) = ctx.saved_tensors
+        result = torch.empty_like(logits)
+        for sample, of_sample in zip(logits, result, strict=True):
+            of_sample.copy_(sample.float().sigmoid_().mul_(gradient))
+        return result

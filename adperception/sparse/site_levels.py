@@ -106,7 +106,8 @@ def plan_levels(
         batch_size: number of grids B.
         kernels: key and kernel of each strided convolution, from the input on.
         group: ``(V,)`` integers in 0 .. ``groups - 1``: voxels of different groups are inputs of different chains (the
-            two encoders of AD-L-JEPA), planned in the same sort; one chain if ``None``.
+            two encoders of AD-L-JEPA), planned in the same sort; one chain if ``None``. Voxels of group ``groups`` or
+            more are left out.
         groups: number of groups G.
 
     Raises:
@@ -124,6 +125,8 @@ def plan_levels(
     base = torch.zeros_like(batch) if group is None else group.to(dtype) * (offsets[-1] // groups)
 
     low, high = list(zyx), list(zyx)
+    if group is not None:
+        high[0] = high[0].masked_fill(group >= groups, -1)
     widths = [1, 1, 1]
     keys = []
     for level, (_, kernel) in enumerate(kernels):

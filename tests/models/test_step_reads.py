@@ -6,25 +6,33 @@ import numpy as np
 import pytest
 import torch
 
-from adperception.models.backbones import voxel_backbone_8x
-from adperception.models.detectors import voxel_detector
+from adperception.models.backbones import level_plan, voxel_backbone_8x
 from adperception.models.pretrain import cell_plan
 from adperception.models.pretrain.ad_l_jepa import ADLJEPA
 from adperception.structures import LidarFrame, PointCloud
 from tests.models.small_models import MODELS, Step
 from tests.models.step_reads import CHECKS, TORCH_BACKEND, step_reads
 
-READING_MODULES = (cell_plan, voxel_detector, voxel_backbone_8x)
+READING_MODULES = (cell_plan, level_plan, voxel_backbone_8x)
 """Where it is asked whether the sparse backend wants a plan."""
 
 
 @pytest.mark.parametrize("planned", [False, True])
-@pytest.mark.parametrize("name", ["ad_l_jepa", "second", "centerpoint"])
+@pytest.mark.parametrize("name", ["ad_l_jepa", "second", "centerpoint", "occupancy_mae"])
 def test_one_wait_per_step(name: str, planned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether or not the sites of the encoder's levels are among what is read."""
     for module in READING_MODULES:
         monkeypatch.setattr(module, "uses_planned_sites", lambda features: planned)
     places = step_reads(MODELS[name](), (*CHECKS, *TORCH_BACKEND))
+    assert len(places) == 1, places
+
+
+@pytest.mark.parametrize("name", ["tmva_net", "mv_net", "pkcin_net"])
+def test_views_wait_once_when_their_statistics_are_known(name: str) -> None:
+    """For the classes of the masks; statistics and weights are looked at in the first step."""
+    step = MODELS[name]()
+    step_reads(step)
+    places = step_reads(step)
     assert len(places) == 1, places
 
 

@@ -74,6 +74,7 @@ def test_sites_and_their_order_equal_the_layers_own(chain: str, shape: tuple[int
         group = torch.randint(0, 3, (count,), generator=torch.Generator().manual_seed(seed))
         group[group == 1] = 2  # group 1 is empty
         check(coordinates, shape, 4, CHAINS[chain], group, 3)
+        check(coordinates, shape, 4, CHAINS[chain], group, 1)  # the others are left out
 
 
 @pytest.mark.parametrize("chain", CHAINS)

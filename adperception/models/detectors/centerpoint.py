@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from adperception.models.backbones.level_plan import read_sizes
 from adperception.models.base import Losses
 from adperception.models.detectors.voxel_detector import VoxelDetector
 from adperception.models.heads.center_head import CenterHead, CenterOutputs
@@ -90,7 +91,7 @@ class CenterPoint(VoxelDetector):
         """The losses of one labelled batch; nothing is drawn."""
         frames = labelled_boxes(batch, self.class_names, self.grid)
         pending = self.dense_head.pending_targets(frames)
-        reach, planned = self.read_sizes(batch.voxels, pending.reach)
+        (reach,), planned = read_sizes(self.backbone_3d, batch.voxels, pending.reach[None])
         outputs = self.head_outputs(batch.voxels, planned)
         return Losses.sum_of(self.dense_head.losses(outputs, pending.known(reach)))
 

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import torch
 
 from adperception.geometry.nms import rotated_nms
-from adperception.losses.full_precision import full_precision
+from adperception.losses.full_precision import full_precision, in_full_precision
+from adperception.models.backbones.level_plan import read_sizes
 from adperception.models.base import Losses
 from adperception.models.detectors.second import SECOND
 from adperception.models.detectors.voxel_detector import in_dense_layout
@@ -153,7 +154,7 @@ class PVRCNN(SECOND):
         """The losses of one labelled batch; ``generator`` draws proposals to learn from, and dropout."""
         frames = labelled_boxes(batch, self.class_names, self.grid)
         pending = self.dense_head.pending_targets(frames)
-        count, planned = self.read_sizes(batch.voxels, pending.count)
+        (count,), planned = read_sizes(self.backbone_3d, batch.voxels, pending.count[None])
         stage = self.first_stage(batch, planned)
         targets = sample_rois(self.proposals(stage.anchors, TRAINING), frames, self.rois_per_frame, generator)
         outputs = self.roi_head(targets.rois, targets.frames, _weighted(stage), generator)
@@ -172,7 +173,7 @@ class PVRCNN(SECOND):
     @torch.no_grad()
     def proposals(self, outputs: AnchorOutputs, limits: ProposalLimits) -> list[ScoredBoxes]:
         """The best boxes of the first stage in each frame, with logits as scores."""
-        scores, labels = outputs.classes.float().max(dim=-1)
+        scores, labels = in_full_precision(outputs.classes).max(dim=-1)
         found = []
         for one in zip(self.dense_head.decode(outputs), scores, labels, strict=True):
             frame = ScoredBoxes(*one)
@@ -195,8 +196,8 @@ class PVRCNN(SECOND):
         frames = frames.repeat_interleave(torch.tensor(counts, device=rois.device))
         outputs = self.roi_head(rois, frames, _weighted(stage))
         with full_precision(rois):
-            boxes = torch.split(decode_rois(outputs.boxes.float(), rois), counts)
-        scores = torch.split(outputs.scores.float().sigmoid(), counts)
+            boxes = torch.split(decode_rois(in_full_precision(outputs.boxes), rois), counts)
+        scores = torch.split(in_full_precision(outputs.scores).sigmoid(), counts)
         refined = [
             self.suppression(ScoredBoxes(box, score, found.labels))
             for box, score, found in zip(boxes, scores, proposals, strict=True)

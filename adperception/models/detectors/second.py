@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from adperception.losses.full_precision import in_full_precision
+from adperception.models.backbones.level_plan import read_sizes
 from adperception.models.base import Losses
 from adperception.models.detectors.voxel_detector import VoxelDetector
 from adperception.models.heads.anchor_head import AnchorHead, AnchorOutputs
@@ -97,7 +99,7 @@ class SECOND(VoxelDetector):
         """The losses of one labelled batch; nothing is drawn."""
         frames = labelled_boxes(batch, self.class_names, self.grid)
         pending = self.dense_head.pending_targets(frames)
-        count, planned = self.read_sizes(batch.voxels, pending.count)
+        (count,), planned = read_sizes(self.backbone_3d, batch.voxels, pending.count[None])
         outputs = self.head_outputs(batch.voxels, planned)
         return Losses.sum_of(self.dense_head.losses(outputs, pending.known(count)))
 
@@ -113,5 +115,5 @@ class SECOND(VoxelDetector):
         """The objects of each frame, best first."""
         outputs = self.head_outputs(voxels)
         boxes = self.dense_head.decode(outputs)
-        scores, labels = outputs.classes.sigmoid().max(dim=-1)
+        scores, labels = in_full_precision(outputs.classes).sigmoid().max(dim=-1)
         return [self.suppression(ScoredBoxes(*one)) for one in zip(boxes, scores, labels, strict=True)]

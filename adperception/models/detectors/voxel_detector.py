@@ -15,7 +15,7 @@ from adperception.models.backbones.voxel_backbone_8x import BEV_STRIDE, VoxelBac
 from adperception.models.backbones.voxel_res_backbone_8x import VoxelResBackBone8x
 from adperception.models.base import DetectionModel
 from adperception.models.heads.scored_boxes import ScoredBoxes
-from adperception.sparse import PlannedSites, plan_levels, uses_planned_sites
+from adperception.sparse import PlannedSites
 from adperception.structures import Detections, LidarBatch, VoxelGrid, Voxels
 
 __all__ = ["BACKBONES", "VoxelDetector", "in_dense_layout"]
@@ -88,25 +88,6 @@ class VoxelDetector(DetectionModel):
                     f"{type(self).__name__}: {cells * BEV_STRIDE} voxels along {axis} are not a multiple of {step}, "
                     f"which {len(bev_filters)} blocks of backbone_2d need. Change point_cloud_range along {axis}."
                 )
-
-    @torch.no_grad()
-    def read_sizes(self, voxels: Voxels, size: Tensor) -> tuple[int, Mapping[str, PlannedSites] | None]:
-        """The one wait of a training step: everything that only the device knows, read together.
-
-        Args:
-            voxels: the batch.
-            size: an int64 scalar that the losses need.
-
-        Returns:
-            ``size`` as a number, and the sites of the encoder's levels if the sparse backend wants them.
-        """
-        if not uses_planned_sites(voxels.features):
-            return int(size), None
-        encoder = self.backbone_3d
-        levels = plan_levels(voxels.coordinates, encoder.grid.sparse_shape, voxels.batch_size, encoder.level_kernels)
-        number, *counts = torch.cat([size[None], levels.counts.flatten()]).tolist()
-        (planned,) = levels.sites([counts])
-        return number, planned
 
     def bev_features(self, voxels: Voxels, planned: Mapping[str, PlannedSites] | None = None) -> Tensor:
         """``(B, C, H, W)`` the map that the head looks at; ``planned`` as for the encoder."""

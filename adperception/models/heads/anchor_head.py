@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adperception.losses.full_precision import full_precision
+from adperception.losses.full_precision import full_precision, in_full_precision
 from adperception.losses.sigmoid_focal import sigmoid_focal
 from adperception.losses.sine_smooth_l1 import sine_smooth_l1
 from adperception.models.heads.anchor_targets import (
@@ -127,15 +127,15 @@ class AnchorHead(nn.Module):
         with full_precision(targets.labels):
             per_frame = (targets.labels > 0).sum(dim=1).clamp(min=1)
             counted = (targets.labels != IGNORED) / per_frame[:, None]
-            classes = outputs.classes.float()
+            classes = in_full_precision(outputs.classes)
             wanted = targets.labels[..., None] == torch.arange(1, len(self.classes) + 1, device=device)
             class_loss = (sigmoid_focal(classes, wanted.to(classes.dtype)) * counted[..., None]).sum()
 
             share = 1.0 / per_frame[targets.positives // anchor_count]
-            predicted = outputs.boxes.flatten(0, 1)[targets.positives].float()
+            predicted = in_full_precision(outputs.boxes.flatten(0, 1)[targets.positives])
             box_loss = (sine_smooth_l1(predicted, self.target_codes(targets)).sum(dim=1) * share).sum()
 
-            logits = outputs.directions.flatten(0, 1)[targets.positives].float()
+            logits = in_full_precision(outputs.directions.flatten(0, 1)[targets.positives])
             bins = direction_bins(targets.boxes[:, 6], self.direction_offset)
             direction_loss = (F.cross_entropy(logits, bins, reduction="none") * share).sum()
         return {
@@ -147,7 +147,7 @@ class AnchorHead(nn.Module):
     def decode(self, outputs: AnchorOutputs) -> Tensor:
         """``(B, N, 7)`` float32: the box that every anchor stands for, headings turned to the likelier direction."""
         with full_precision(outputs.boxes):
-            boxes = decode_boxes(outputs.boxes.float(), self.anchors.view(-1, 7))
+            boxes = decode_boxes(in_full_precision(outputs.boxes), self.anchors.view(-1, 7))
             yaw = turn_to_bins(boxes[..., 6], outputs.directions.argmax(dim=-1), self.direction_offset)
             return torch.cat([boxes[..., :6], yaw[..., None]], dim=-1)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from adperception.losses.center_focal import center_focal
-from adperception.losses.full_precision import full_precision
+from adperception.losses.full_precision import full_precision, in_full_precision
 from adperception.models.backbones.voxel_backbone_8x import BEV_STRIDE
 from adperception.models.heads.center_targets import CenterTargets, PendingCenterTargets, center_targets
 from adperception.models.heads.labelled_boxes import LabelledBoxes
@@ -120,9 +120,9 @@ class CenterHead(nn.Module):
         """
         with full_precision(targets.codes):
             codes = torch.cat([outputs.center, outputs.center_z, outputs.dim, outputs.rot], dim=1)
-            predicted = codes.permute(0, 2, 3, 1).flatten(0, 2)[targets.cells].float()
+            predicted = in_full_precision(codes.permute(0, 2, 3, 1).flatten(0, 2)[targets.cells])
             error = (predicted - targets.codes).abs().sum() / max(1, len(targets.cells))
-            heatmap = center_focal(outputs.hm.float(), targets.heatmaps)
+            heatmap = center_focal(in_full_precision(outputs.hm), targets.heatmaps)
         return {"loss_heatmap": heatmap, "loss_box": error * BOX_WEIGHT}
 
     def decode(self, outputs: CenterOutputs) -> list[ScoredBoxes]:
@@ -131,7 +131,7 @@ class CenterHead(nn.Module):
         There is no suppression of neighbouring cells; that is left to what comes after. Boxes and scores are float32.
         """
         with full_precision(outputs.hm):
-            return self._decode(CenterOutputs(*(maps.float() for maps in outputs)))
+            return self._decode(CenterOutputs(*(in_full_precision(maps) for maps in outputs)))
 
     def _decode(self, outputs: CenterOutputs) -> list[ScoredBoxes]:
         batch_size, _, height, width = outputs.hm.shape

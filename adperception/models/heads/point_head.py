@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from adperception.losses.full_precision import full_precision
+from adperception.losses.full_precision import full_precision, in_full_precision
 from adperception.losses.sigmoid_focal import sigmoid_focal
 from adperception.models.heads.labelled_boxes import LabelledBoxes
 from adperception.models.on_device import on_device
@@ -49,7 +49,8 @@ class PointHead(nn.Module):
         """
         with full_precision(logits):
             foreground, unclear = self.targets(xyz, frames, objects)
-            loss = sigmoid_focal(logits.float(), foreground.float()).masked_fill(unclear, 0.0)
+            logits = in_full_precision(logits)
+            loss = sigmoid_focal(logits, foreground.to(logits.dtype)).masked_fill(unclear, 0.0)
             return loss.sum() / foreground.sum().clamp(min=1)
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adperception.losses.corner_distance import corner_distance
-from adperception.losses.full_precision import full_precision
+from adperception.losses.full_precision import full_precision, in_full_precision
 from adperception.models.heads.box_coder import decode_boxes, encode_boxes, limit_period
 from adperception.models.heads.roi_targets import RoITargets
 from adperception.models.point_modules.pointwise import PointwiseLinear, PointwiseNetwork
@@ -83,10 +83,11 @@ class RoIHead(nn.Module):
 
         Scores are averaged over all regions, boxes and corners over those that learn a box; in float32.
         """
-        rois, codes = targets.rois[targets.foreground], outputs.boxes[targets.foreground].float()
+        rois, codes = targets.rois[targets.foreground], in_full_precision(outputs.boxes[targets.foreground])
         count = max(len(rois), 1)
         with full_precision(rois):
-            score_loss = F.binary_cross_entropy_with_logits(outputs.scores.float(), targets.scores, reduction="sum")
+            scores = in_full_precision(outputs.scores)
+            score_loss = F.binary_cross_entropy_with_logits(scores, targets.scores, reduction="sum")
             box_loss = F.smooth_l1_loss(codes, encode_rois(targets.boxes, rois), reduction="sum", beta=1 / 9)
             corner_loss = corner_distance(decode_rois(codes, rois), targets.boxes).sum()
         return {

@@ -21,6 +21,7 @@ from adperception.models.backbones.voxel_backbone_8x import (
     STAGE_STRIDES,
     BackboneStages,
 )
+from adperception.models.on_device import on_device
 from adperception.models.point_modules.pointwise import PointwiseNetwork
 from adperception.models.point_modules.set_abstraction import Ball, FeaturePoints, SetAbstraction
 from adperception.sparse import SparseTensor
@@ -95,8 +96,9 @@ class VoxelSetAbstraction(nn.Module):
         numbers = [number for number, cloud in enumerate(clouds) if len(cloud)]
         xyz, frames = self._choose(clouds, numbers)
         points = torch.cat(list(clouds))
-        counts = torch.tensor([len(cloud) for cloud in clouds], device=points.device)
-        point_frames = torch.arange(len(clouds), device=points.device).repeat_interleave(counts)
+        counts = on_device([len(cloud) for cloud in clouds], points.device, torch.int64)
+        point_frames = torch.arange(len(clouds), device=points.device)
+        point_frames = point_frames.repeat_interleave(counts, output_size=len(points))
         sources = [bev_at(stages.bev, self.grid, xyz, frames)]
         sources.append(self.SA_rawpoints(FeaturePoints(points[:, :3], point_frames, points[:, 3:]), xyz, frames))
         for layer, stride, sites in zip(self.SA_layers, STAGE_STRIDES, stages.sites, strict=True):
@@ -111,12 +113,14 @@ class VoxelSetAbstraction(nn.Module):
             return clouds[0].new_zeros(0, 3), torch.zeros(0, dtype=torch.int64, device=device)
         chosen = farthest_point_sample_frames([clouds[number] for number in numbers], self.keypoints)
         xyz = torch.cat([clouds[number][row, :3] for number, row in zip(numbers, chosen, strict=True)])
-        return xyz, torch.tensor(numbers, device=device).repeat_interleave(self.keypoints)
+        return xyz, on_device(numbers, device).repeat_interleave(self.keypoints)
 
     def _centres(self, sites: SparseTensor, stride: int) -> FeaturePoints:
         """Active sites as points at the centres of their cells."""
-        low = sites.features.new_tensor(self.grid.point_cloud_range[:3])
-        size = sites.features.new_tensor(self.grid.voxel_size) * stride
+        # Positions in float32, also of features in half precision, which could not tell neighbouring cells apart.
+        device, dtype = sites.features.device, torch.promote_types(sites.features.dtype, torch.float32)
+        low = on_device(self.grid.point_cloud_range[:3], device, dtype)
+        size = on_device(self.grid.voxel_size, device, dtype) * stride
         frames, zyx = sites.coordinates[:, 0].long(), sites.coordinates[:, 1:]
         return FeaturePoints((zyx.flip(1) + 0.5) * size + low, frames, sites.features)
 
@@ -137,8 +141,8 @@ def bev_at(bev: Tensor, grid: VoxelGrid, xyz: Tensor, frames: Tensor) -> Tensor:
         ``(K, C)``.
     """
     _, channels, height, width = bev.shape
-    low = xyz.new_tensor(grid.point_cloud_range[:2])
-    size = xyz.new_tensor(grid.voxel_size[:2]) * BEV_STRIDE
+    low = on_device(grid.point_cloud_range[:2], xyz.device, xyz.dtype)
+    size = on_device(grid.voxel_size[:2], xyz.device, xyz.dtype) * BEV_STRIDE
     x, y = ((xyz[:, :2] - low) / size).unbind(1)
     x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
     left, top = x.floor().long().clamp(max=max(width - 2, 0)), y.floor().long().clamp(max=max(height - 2, 0))

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from adperception.losses.bev_cosine import bev_cosine, bev_cosine_to_vector
-from adperception.losses.full_precision import full_precision
+from adperception.losses.full_precision import full_precision, in_full_precision
 from adperception.losses.variance_regularizer import variance_regularizer
 from adperception.models.backbones.voxel_backbone_8x import BEV_STRIDE, VoxelBackBone8x
 from adperception.models.base import Losses
@@ -173,7 +173,7 @@ class ADLJEPA(VoxelPretraining):
         plan = plan_cells(voxels, masks, self.context_encoder)
         cells = static_nonzero(masks.context_cells.flatten(), sum(plan.counts.context_cells))
         encoded = self.context_encoder(plan.context.voxels, plan.context.planned)
-        rows = unit_norm(_rows(encoded, cells).float())
+        rows = unit_norm(in_full_precision(_rows(encoded, cells)))
         del encoded  # only its rows are needed
         context = self._with_tokens(rows, cells, masks.hidden)
         output = self.predictor(context)
@@ -209,8 +209,8 @@ class ADLJEPA(VoxelPretraining):
         )
         with full_precision(predicted):
             context_rows = embeddings.context_rows
-            predicted = unit_norm(predicted.float())
-            target_rows = unit_norm(_rows(embeddings.target_output, target_cells).float())
+            predicted = unit_norm(in_full_precision(predicted))
+            target_rows = unit_norm(in_full_precision(_rows(embeddings.target_output, target_cells)))
             empty_token = unit_norm(embeddings.empty_token.detach()).flatten()
 
             cells, empty = bev_cosine(predicted, target_rows), bev_cosine_to_vector(predicted_empty, empty_token)
@@ -234,7 +234,9 @@ class ADLJEPA(VoxelPretraining):
                     "channel_variance_context": _channel_variance(context_rows),
                     "channel_variance_target": _channel_variance(target_rows),
                     "channel_variance_prediction": _channel_variance(predicted),
-                    "channel_variance_prediction_empty": _channel_variance(unit_norm(predicted_empty.float())),
+                    "channel_variance_prediction_empty": _channel_variance(
+                        unit_norm(in_full_precision(predicted_empty))
+                    ),
                 }
         return Losses(total, {name: value.detach() for name, value in terms.items()})
 

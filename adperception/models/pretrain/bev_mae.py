@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from adperception.geometry.voxelization import Voxelizer
+from adperception.losses.full_precision import full_precision, in_full_precision
 from adperception.losses.masked_chamfer import masked_chamfer
 from adperception.losses.point_density import point_density
 from adperception.models.backbones.voxel_backbone_8x import BEV_STRIDE, VoxelBackBone8x
@@ -113,10 +114,11 @@ class BEVMAE(VoxelPretraining):
         targets = cell_targets(batch, hidden, self.grid, self.max_points_per_voxel, generator)
         features = self.decoder(self.encoder(self._hide(voxels, hidden)))
         points = self.points_head(features).permute(0, 2, 3, 1)[hidden]  # (M, 60), coordinate after coordinate
-        points = points.unflatten(1, (3, PREDICTED_POINTS)).transpose(1, 2)
-        density = self.density_head(features)[:, 0][hidden]
-        chamfer = masked_chamfer(points, targets.points, targets.valid)
-        amount = point_density(density, targets.density)
+        points = in_full_precision(points).view(-1, 3, PREDICTED_POINTS).transpose(1, 2)
+        density = in_full_precision(self.density_head(features)[:, 0][hidden])
+        with full_precision(points):
+            chamfer = masked_chamfer(points, targets.points, targets.valid)
+            amount = point_density(density, targets.density)
         # A batch may hide no cell; every parameter still gets a gradient.
         total = chamfer + amount + 0.0 * self.point_token.sum()
         terms = {"loss": total, "loss_points": chamfer, "loss_density": amount}

@@ -9,7 +9,7 @@ __all__ = ["rank_in_group"]
 
 
 def rank_in_group(groups: Tensor, noise: Tensor | None = None) -> Tensor:
-    """The place of every item within its group, counted from 0.
+    """The place of every item within its group, counted from 0; runs without a wait of the host.
 
     Args:
         groups: ``(N,)`` int64 group of each item.
@@ -23,8 +23,9 @@ def rank_in_group(groups: Tensor, noise: Tensor | None = None) -> Tensor:
     else:
         order = torch.argsort(noise, stable=True)
         order = order[torch.argsort(groups[order], stable=True)]
-    _, counts = torch.unique_consecutive(groups[order], return_counts=True)
-    starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
-    ranks = torch.empty_like(groups)
-    ranks[order] = torch.arange(len(groups), device=groups.device) - starts
-    return ranks
+    ordered = groups[order]
+    place = torch.arange(len(groups), device=groups.device)
+    begins = torch.ones_like(ordered, dtype=torch.bool)
+    begins[1:] = ordered[1:] != ordered[:-1]
+    starts = torch.where(begins, place, 0).cummax(dim=0).values
+    return torch.empty_like(groups).scatter_(0, order, place - starts)

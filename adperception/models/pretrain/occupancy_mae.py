@@ -21,11 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from adperception.losses.occupancy_bce import occupancy_bce
+from adperception.models.backbones.level_plan import read_sizes
 from adperception.models.backbones.voxel_backbone_8x import VoxelBackBone8x, bev_layers
 from adperception.models.base import Losses
 from adperception.models.pretrain.range_masking import draw_range_mask, draw_upstream_range_mask
 from adperception.models.pretrain.voxel_pretraining import BEV_CHANNELS, VoxelPretraining, select_voxels
 from adperception.registry import MODELS
+from adperception.sparse import static_nonzero
 from adperception.structures import LidarBatch, VoxelGrid
 
 __all__ = ["OccupancyDecoder", "OccupancyMAE"]
@@ -120,8 +122,11 @@ class OccupancyMAE(VoxelPretraining):
         if self.upstream:
             keep = draw_upstream_range_mask(voxels.coordinates, self.ring_limits, self.keep_shares, generator)
         else:
-            keep = draw_range_mask(voxels.coordinates, self.grid, self.ring_limits, self.keep_shares, generator)
-        logits = self.decoder(self.encoder(select_voxels(voxels, keep.nonzero().squeeze(1))))
+            keep = draw_range_mask(
+                voxels.coordinates, voxels.batch_size, self.grid, self.ring_limits, self.keep_shares, generator
+            )
+        (kept,), planned = read_sizes(self.encoder, voxels, keep.sum()[None], keep)
+        logits = self.decoder(self.encoder(select_voxels(voxels, static_nonzero(keep, kept)), planned))
         loss = occupancy_bce(logits, voxels.coordinates)
         return Losses(
             loss.mean,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from adperception.models.on_device import on_device
 from adperception.models.pretrain.group_ranks import rank_in_group
 from adperception.structures import VoxelGrid
 
@@ -15,6 +16,7 @@ __all__ = ["draw_range_mask", "draw_upstream_range_mask"]
 
 def draw_range_mask(
     coordinates: Tensor,
+    batch_size: int,
     grid: VoxelGrid,
     limits: Sequence[float],
     shares: Sequence[float],
@@ -26,6 +28,7 @@ def draw_range_mask(
 
     Args:
         coordinates: ``(V, 4)`` ``(batch, z, y, x)``.
+        batch_size: number of frames.
         grid: says where the voxels are. Distances are horizontal, from the sensor (the origin) to the voxel's centre.
         limits: outer radius of every ring but the last, in metres, e.g. ``(30, 50)``.
         shares: kept share per ring.
@@ -35,8 +38,8 @@ def draw_range_mask(
     low, size = grid.point_cloud_range, grid.voxel_size
     distance = torch.hypot(low[0] + (x + 0.5) * size[0], low[1] + (y + 0.5) * size[1])
     groups = batch * len(shares) + _ring(distance, limits)
-    noise = torch.rand(len(groups), generator=generator).to(groups.device)
-    return rank_in_group(groups, noise) < _quota(groups, shares)[groups]
+    noise = torch.rand(len(groups), generator=generator).to(groups.device, non_blocking=True)
+    return rank_in_group(groups, noise) < _quota(groups, batch_size, shares)[groups]
 
 
 def draw_upstream_range_mask(
@@ -58,12 +61,13 @@ def draw_upstream_range_mask(
     _, _, y, x = coordinates.long().unbind(1)
     groups = _ring(torch.hypot(y.double(), x.double()), limits)
     place = rank_in_group(groups)
-    draws = torch.rand(len(groups), generator=generator, dtype=torch.float64).to(groups.device)
+    draws = torch.rand(len(groups), generator=generator, dtype=torch.float64).to(groups.device, non_blocking=True)
     source = (draws * (place + 1)).long().minimum(place)
-    chosen = place < _quota(groups, shares)[groups]
+    chosen = place < _quota(groups, 1, shares)[groups]
     # (ring, place) -> voxel: rings are contiguous after a stable sort, and places count within them.
     order = torch.argsort(groups, stable=True)
-    starts = torch.bincount(groups, minlength=len(shares)).cumsum(0) - torch.bincount(groups, minlength=len(shares))
+    counts = groups.new_zeros(len(shares)).scatter_add_(0, groups, torch.ones_like(groups))
+    starts = counts.cumsum(0) - counts
     keep = torch.zeros(len(groups), dtype=torch.bool, device=groups.device)
     keep[order[(starts[groups] + source)[chosen]]] = True
     return keep
@@ -71,13 +75,11 @@ def draw_upstream_range_mask(
 
 def _ring(distance: Tensor, limits: Sequence[float]) -> Tensor:
     """``(V,)`` int64: 0 up to and with the first limit, and so on."""
-    return torch.bucketize(distance, torch.tensor(limits, dtype=distance.dtype, device=distance.device))
+    return torch.bucketize(distance, on_device(limits, distance.device, distance.dtype))
 
 
-def _quota(groups: Tensor, shares: Sequence[float]) -> Tensor:
+def _quota(groups: Tensor, batch_size: int, shares: Sequence[float]) -> Tensor:
     """``(G,)`` int64: how many members each group keeps; group g has the share number ``g % len(shares)``."""
-    rings = len(shares)
-    groups_needed = (int(groups.max()) // rings + 1) * rings if len(groups) else rings
-    counts = torch.bincount(groups, minlength=groups_needed)
-    per_group = torch.tensor(shares, dtype=torch.float64, device=groups.device).repeat(groups_needed // rings)
-    return (counts * per_group).long()
+    # Not bincount, which would ask for the largest group.
+    counts = groups.new_zeros(batch_size * len(shares)).scatter_add_(0, groups, torch.ones_like(groups))
+    return (counts * on_device(shares, groups.device, torch.float64).repeat(batch_size)).long()

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from adperception.losses.full_precision import in_full_precision
 from adperception.models.radar.wrapped_convolution import ConvNorm, upsample_to
 
 __all__ = ["HEATMAP_STRIDE", "CenterDetector", "CenterMaps"]
@@ -65,4 +66,5 @@ class CenterDetector(nn.Module):
         e2 = self.e2(e1)
         l2 = self.l2(torch.cat([upsample_to(self.e3(e2), e2), e2], dim=1))
         l1 = self.l1(torch.cat([upsample_to(l2, e1), e1], dim=1))
-        return CenterMaps(self.heatmap(l1), self.offset(l1))
+        # Places are read from the offsets, so they and what follows are float32 whatever precision this runs in.
+        return CenterMaps(in_full_precision(self.heatmap(l1)), in_full_precision(self.offset(l1)))

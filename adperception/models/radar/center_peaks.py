@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adperception.losses.full_precision import full_precision
+from adperception.models.on_device import on_device
 from adperception.models.radar.center_detector import HEATMAP_STRIDE, CenterMaps
 
 __all__ = ["Candidates", "find_azimuths", "find_peaks"]
@@ -61,7 +63,7 @@ def find_peaks(maps: CenterMaps, count: int, columns: int) -> Candidates:
         return values.flatten(2).gather(2, index).transpose(1, 2)
 
     corner = torch.stack([cells // width, cells % width], dim=-1)
-    places = (corner + at_cells(maps.offset)) * scores.new_tensor(HEATMAP_STRIDE)
+    places = (corner + at_cells(maps.offset)) * on_device(HEATMAP_STRIDE, scores.device, scores.dtype)
     places = torch.stack([places[..., 0], places[..., 1].remainder(columns)], dim=-1)
     found = at_cells(scores) * (values > 0)[..., None]
     return Candidates(places, found)
@@ -88,7 +90,8 @@ def find_azimuths(cubes: Tensor, frames: Tensor, rows: Tensor, dopplers: Tensor,
     _, range_bins, azimuth_bins, doppler_bins = cubes.shape
     step = torch.arange(-1, 2, device=cubes.device)
     row, doppler = rows[:, None] + step, (dopplers[:, None] + step) % doppler_bins
-    weights = cubes.new_tensor(_ROW_WEIGHTS)[:, None] * cubes.new_tensor(_DOPPLER_WEIGHTS)
+    row_weights, doppler_weights = (on_device(w, cubes.device, cubes.dtype) for w in (_ROW_WEIGHTS, _DOPPLER_WEIGHTS))
+    weights = row_weights[:, None] * doppler_weights
     weights = weights * ((row >= 0) & (row < range_bins))[:, :, None]  # (N, 3, 3)
     cells = cubes[
         frames[:, None, None, None],
@@ -100,5 +103,6 @@ def find_azimuths(cubes: Tensor, frames: Tensor, rows: Tensor, dopplers: Tensor,
     power = (relative * weights[..., None]).sum((1, 2))
     half = max(1, beam // 2)
     wrapped = torch.cat([power[:, azimuth_bins - half :], power, power[:, :half]], dim=1)
-    window = power.new_tensor([0.5, *[1.0] * (2 * half - 1), 0.5])[None, None]
-    return F.conv1d(wrapped[:, None], window)[:, 0].argmax(dim=1)
+    window = on_device([0.5, *[1.0] * (2 * half - 1), 0.5], power.device, power.dtype)[None, None]
+    with full_precision(power):
+        return F.conv1d(wrapped[:, None], window)[:, 0].argmax(dim=1)

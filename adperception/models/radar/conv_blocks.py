@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adperception.losses.full_precision import full_precision
+
 __all__ = [
     "DoubleConvBlock",
     "DoubleConvBlock3d",
@@ -92,6 +94,11 @@ class DoubleConvBlock3d(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """``(B, in, T, H, W)`` to ``(B, out, T - 4, H, W)``."""
+        if values.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            # oneDNN's bfloat16 gradient of the second convolution's weights is NaN for some sizes, 32 x 32 cells among
+            # them (torch 2.13 on a CPU with AMX).
+            with full_precision(values):
+                return self.block(values.float())  # type: ignore[no-any-return]
         return self.block(values)  # type: ignore[no-any-return]
 
 

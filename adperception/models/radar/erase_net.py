@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from adperception.losses.center_focal import center_focal
+from adperception.losses.full_precision import full_precision
 from adperception.models.base import Losses
 from adperception.models.radar.base import CARRADA_CLASSES, RadarModel, RadarPrediction
 from adperception.models.radar.center_detector import HEATMAP_STRIDE, CenterDetector, CenterMaps
@@ -242,12 +243,11 @@ class ERASENet(RadarModel):
         targets = radar_center_targets(
             centers, batch_size, len(self.class_names), self.cube_shape[0], self.cube_shape[2]
         )
-        offsets = maps.offset[targets.frames, :, targets.rows, targets.columns]
-        error = (offsets - targets.offsets).abs().sum() / max(1, len(offsets)) + _connected(maps.offset.sum())
-        return {
-            "loss_heatmap": center_focal(maps.heatmap, targets.heatmaps),
-            "loss_offset": self.loss_weights["offset"] * error,
-        }
+        with full_precision(targets.heatmaps):
+            offsets = maps.offset[targets.frames, :, targets.rows, targets.columns]
+            error = (offsets - targets.offsets).abs().sum() / max(1, len(offsets)) + _connected(maps.offset.sum())
+            heatmap = center_focal(maps.heatmap, targets.heatmaps)
+        return {"loss_heatmap": heatmap, "loss_offset": self.loss_weights["offset"] * error}
 
     def _segmenter_losses(
         self,
@@ -465,14 +465,13 @@ class ERASENet(RadarModel):
     def _labelled(self, batch: RadarBatch, device: torch.device) -> LabelledCenters:
         if batch.objects is None:
             raise ValueError(f"frame {batch.frame_ids[0]} has no labelled objects, which ERASENet is trained with.")
-        centers = labelled_centers(batch.objects, device)
-        found = sorted(set(centers.classes.tolist()))
+        found = sorted({int(number) for objects in batch.objects for number in objects.class_ids})
         if found and not 1 <= found[0] <= found[-1] <= len(self.class_names):
             raise ValueError(
                 f"batch of frame {batch.frame_ids[0]}: class ids {found}, this ERASENet knows 1 to "
                 f"{len(self.class_names)}: {', '.join(self.class_names)}."
             )
-        return centers
+        return labelled_centers(batch.objects, device)
 
 
 def _bytes(labels: Tensor) -> list[np.ndarray]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from adperception.models.radar.seen import Seen
 from adperception.structures import RadarFrame, RadarViews
 
 __all__ = ["CubeNormalization", "ViewNormalization", "cube_decibels"]
@@ -43,6 +44,7 @@ class _Normalization(nn.Module):
                 "statistics of CARRADA)."
             )
         self.source = source
+        self._known = Seen()
         for name, value in buffers.items():
             # NaN until the statistics are known, so that a model without them cannot pass for a good one.
             self.register_buffer(name, value if source != "train" else torch.full_like(value, torch.nan))
@@ -50,7 +52,8 @@ class _Normalization(nn.Module):
     def _check(self, value: Tensor) -> None:
         if torch.compiler.is_compiling():  # an export; the values cannot be looked at there
             return
-        if not bool(torch.isfinite(value).all()):
+        if self._known.is_new(value) and not bool(torch.isfinite(value).all()):
+            self._known = Seen()
             raise ValueError(
                 'this model has no normalisation statistics yet: normalization="train" takes them from the training '
                 'frames at the start of a run. Load trained weights, or choose normalization="carrada_tvt".'

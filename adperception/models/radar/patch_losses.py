@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adperception.losses.full_precision import full_precision
 from adperception.losses.soft_dice import soft_dice
 from adperception.losses.view_coherence import view_coherence
 from adperception.losses.weighted_cross_entropy import weighted_cross_entropy
@@ -46,21 +47,22 @@ def patch_losses(
         label_smoothing: of the object class head's cross-entropy.
     """
     terms: dict[str, Tensor] = {}
-    views = {"rd": (scores.range_doppler, range_doppler), "ra": (scores.range_angle, range_angle)}
-    cell_weights = dict(zip(views, class_weights, strict=True))
-    if foreground_only:
-        views = {name: (_foreground(logits), (target > 0).long()) for name, (logits, target) in views.items()}
-        cell_weights = {name: torch.stack([w[0], w[1:].mean()]) for name, w in cell_weights.items()}
-    for name, (logits, target) in views.items():
-        entropy = weights["cross_entropy"] * weighted_cross_entropy(logits, target, cell_weights[name])
-        terms[f"loss_{name}"] = entropy + weights["dice"] * soft_dice(logits, target)
-    # Both patches have the same rows; the loss expects range-Doppler with row 0 near.
-    coherence = view_coherence(views["rd"][0].flip(2), views["ra"][0])
-    terms["loss_coherence"] = weights["coherence"] * coherence
-    if scores.objects is not None:
-        terms["loss_object"] = weights["object"] * F.cross_entropy(
-            scores.objects, classes, weight=object_weights, label_smoothing=label_smoothing
-        )
+    with full_precision(classes):
+        views = {"rd": (scores.range_doppler, range_doppler), "ra": (scores.range_angle, range_angle)}
+        cell_weights = dict(zip(views, class_weights, strict=True))
+        if foreground_only:
+            views = {name: (_foreground(logits), (target > 0).long()) for name, (logits, target) in views.items()}
+            cell_weights = {name: torch.stack([w[0], w[1:].mean()]) for name, w in cell_weights.items()}
+        for name, (logits, target) in views.items():
+            entropy = weights["cross_entropy"] * weighted_cross_entropy(logits, target, cell_weights[name])
+            terms[f"loss_{name}"] = entropy + weights["dice"] * soft_dice(logits, target)
+        # Both patches have the same rows; the loss expects range-Doppler with row 0 near.
+        coherence = view_coherence(views["rd"][0].flip(2), views["ra"][0])
+        terms["loss_coherence"] = weights["coherence"] * coherence
+        if scores.objects is not None:
+            terms["loss_object"] = weights["object"] * F.cross_entropy(
+                scores.objects, classes, weight=object_weights, label_smoothing=label_smoothing
+            )
     return terms
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from adperception.losses.full_precision import in_full_precision
 from adperception.models.radar.wrapped_convolution import ConvNorm, upsample_to
 
 __all__ = ["Echoes", "PatchScores", "PatchSegmenter", "PatchUNet", "lift"]
@@ -52,13 +53,13 @@ class PatchUNet(nn.Module):
         self.classify = nn.Conv2d(w0, outputs, 1)
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``(N, outputs, h, w)`` and the deepest features."""
+        """Logits ``(N, outputs, h, w)``, in float32 at least, and the deepest features."""
         e0 = self.e0(patches.contiguous(memory_format=torch.channels_last))
         e1 = self.e1(e0)
         deepest = self.e2(e1)
         l1 = self.l1(torch.cat([upsample_to(deepest, e1), e1], dim=1))
         l0 = self.l0(torch.cat([upsample_to(l1, e0), e0], dim=1))
-        return self.classify(l0), deepest
+        return in_full_precision(self.classify(l0)), deepest
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class PatchSegmenter(nn.Module):
         objects: Tensor | None = None
         if self.class_head is not None:
             features = torch.cat([doppler_features.mean(dim=(2, 3)), angle_features.mean(dim=(2, 3))], dim=1)
-            objects = self.class_head(features)
+            objects = in_full_precision(self.class_head(features))
         return PatchScores(doppler_logits, angle_logits, objects)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from adperception.models.radar.normalization import Preset
 from adperception.models.radar.range_doppler_projections import range_doppler_projections
+from adperception.models.radar.seen import Seen
 from adperception.structures import RadarFrame
 
 __all__ = ["ProjectionNormalization"]
@@ -31,6 +32,7 @@ class ProjectionNormalization(nn.Module):
     def __init__(self, source: Preset = "train") -> None:
         super().__init__()
         self.source = source
+        self._known = Seen()
         published = torch.tensor(_CARRADA, dtype=torch.float64)
         # NaN until the statistics are known, so that a model without them cannot pass for a good one.
         self.register_buffer("statistics", torch.full_like(published, torch.nan) if source == "train" else published)
@@ -71,7 +73,9 @@ class ProjectionNormalization(nn.Module):
         Raises:
             ValueError: if the statistics are not known yet.
         """
-        if not torch.compiler.is_compiling() and not bool(torch.isfinite(self.statistics).all()):
+        checks = not torch.compiler.is_compiling() and self._known.is_new(self.statistics)
+        if checks and not bool(torch.isfinite(self.statistics).all()):
+            self._known = Seen()
             raise ValueError(
                 'this model has no normalisation statistics yet: normalization="train" takes them from the training '
                 'frames at the start of a run. Load trained weights, or choose normalization="carrada_tvt".'

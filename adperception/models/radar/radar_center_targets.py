@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adperception.models.on_device import on_device
 from adperception.models.radar.center_detector import HEATMAP_STRIDE
 from adperception.structures import RadarObjects
 
@@ -39,11 +40,11 @@ def labelled_centers(objects: Sequence[RadarObjects], device: torch.device) -> L
     """The objects of B frames as tensors."""
 
     def joined(parts: list[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.concatenate(parts)).to(device)
+        return torch.from_numpy(np.concatenate(parts)).to(device, non_blocking=True)
 
     counts = torch.tensor([len(o) for o in objects])
     return LabelledCenters(
-        frames=torch.repeat_interleave(torch.arange(len(objects)), counts).to(device),
+        frames=torch.repeat_interleave(torch.arange(len(objects)), counts).to(device, non_blocking=True),
         cells=joined([o.cells for o in objects]),
         sizes=joined([o.sizes for o in objects]),
         classes=joined([o.class_ids for o in objects]),
@@ -78,14 +79,14 @@ def radar_center_targets(
 
     Source: fact sheet of ERASE-Net, section 3.2 (our reconstruction); Zhou et al., "Objects as Points", 2019.
     """
-    stride = centers.cells.new_tensor(HEATMAP_STRIDE)
+    stride = on_device(HEATMAP_STRIDE, centers.cells.device, centers.cells.dtype)
     height, width = -(-range_bins // HEATMAP_STRIDE[0]), -(-doppler_bins // HEATMAP_STRIDE[1])
-    place = centers.cells[:, [0, 2]] / stride
+    place = centers.cells[:, ::2] / stride
     row = place[:, 0].floor().long().clamp(0, height - 1)
     column = place[:, 1].floor().long()
     offsets = torch.stack([place[:, 0] - row, place[:, 1] - column], dim=1).clamp(0, 1)
     column = column % width
-    deviation = (centers.sizes[:, [0, 2]] / stride / 6).clamp(min=1)
+    deviation = (centers.sizes[:, ::2] / stride / 6).clamp(min=1)
 
     rows = torch.arange(height, device=place.device)
     columns = torch.arange(width, device=place.device)

@@ -89,7 +89,7 @@ def draw_training_windows(
     taken = found & use_candidates
     if use_candidates:
         missed[nearest[found & (nearest >= 0)]] = False
-    drawn = (torch.rand(batch, generator=generator) < clutter_share).to(device)
+    drawn = (torch.rand(batch, generator=generator) < clutter_share).to(device, non_blocking=True)
     clutter = real & (nearest < 0) & ~taken
     first = clutter & (clutter.cumsum(dim=1) == 1)  # candidates come best first
     taken = taken | (first & drawn[:, None])
@@ -97,8 +97,8 @@ def draw_training_windows(
     frames, number = taken.nonzero(as_tuple=True)
     places = candidates.places[frames, number]
     reach = torch.tensor([jitter.rows, jitter.dopplers, jitter.azimuths], dtype=places.dtype)
-    moves = ((torch.rand(len(missed), 3, generator=generator) * 2 - 1) * reach).to(device)[missed]
-    true_places = centers.cells[missed][:, [0, 2]]
+    moves = ((torch.rand(len(missed), 3, generator=generator) * 2 - 1) * reach).to(device, non_blocking=True)[missed]
+    true_places = centers.cells[missed][:, ::2]
     # Where the echo is brightest is asked at the true place; the label's own azimuth may follow another convention.
     row = torch.cat([places[:, 0], true_places[:, 0]]).round().long()
     doppler = torch.cat([places[:, 1], true_places[:, 1]]).round().long() % doppler_bins
@@ -156,7 +156,7 @@ def object_masks(range_doppler: Tensor, range_angle: Tensor, centers: LabelledCe
 def _shared_out(masks: Tensor, centers: LabelledCenters, axis: int) -> Tensor:
     batch, rows, columns = masks.shape
     device = masks.device
-    half = centers.sizes[:, [0, axis]] / 2 + 1
+    half = centers.sizes[:, 0 : axis + 1 : axis] / 2 + 1
     row = (torch.arange(rows, device=device) - centers.cells[:, :1]).abs() / half[:, :1]
     column = (torch.arange(columns, device=device) - centers.cells[:, axis : axis + 1]).abs()
     column = torch.minimum(column, columns - column) / half[:, 1:]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adperception.losses.full_precision import full_precision, in_full_precision
 from adperception.losses.soft_dice import soft_dice
 from adperception.losses.view_coherence import view_coherence
 from adperception.losses.weighted_cross_entropy import (
@@ -20,6 +21,7 @@ from adperception.losses.weighted_cross_entropy import (
 from adperception.models.base import Losses
 from adperception.models.radar.base import CARRADA_CLASSES, RadarModel, RadarPrediction
 from adperception.models.radar.normalization import Preset, ViewNormalization
+from adperception.models.radar.seen import Seen
 from adperception.structures import RadarBatch, RadarFrame, RadarMasks
 
 __all__ = ["ClassWeights", "ViewLogits", "ViewSegmentation"]
@@ -88,6 +90,7 @@ class ViewSegmentation(RadarModel):
         self.dice_weight = dice_weight
         self.coherence_weight = coherence_weight
         self.normalization = ViewNormalization(normalization)
+        self._known = Seen()
         self._weights_from_frames = class_weights == "train"
         self.register_buffer("class_weights", self._initial_weights(class_weights))
 
@@ -110,7 +113,7 @@ class ViewSegmentation(RadarModel):
         """The losses of one labelled batch; nothing is drawn."""
         if batch.range_doppler_mask is None or batch.range_angle_mask is None:
             raise ValueError(f"frame {batch.frame_ids[0]} has no masks, which {type(self).__name__} trains on.")
-        highest = int(max(batch.range_doppler_mask.max(), batch.range_angle_mask.max()))
+        highest = int(torch.maximum(batch.range_doppler_mask.max(), batch.range_angle_mask.max()))
         if highest >= self.outputs:
             raise ValueError(
                 f"frame {batch.frame_ids[0]} or one of its batch is labelled with class {highest}, but "
@@ -120,7 +123,7 @@ class ViewSegmentation(RadarModel):
         return self.losses(self._score(batch), batch.range_doppler_mask, batch.range_angle_mask)
 
     def losses(self, logits: ViewLogits, range_doppler_mask: Tensor, range_angle_mask: Tensor) -> Losses:
-        """The losses of given scores.
+        """The losses of given scores, in float32.
 
         Args:
             logits: scores of both views.
@@ -130,20 +133,23 @@ class ViewSegmentation(RadarModel):
         Raises:
             ValueError: if the class weights are not known yet.
         """
-        if bool(self.class_weights.isnan().any()):
+        if self._known.is_new(self.class_weights) and bool(self.class_weights.isnan().any()):
+            self._known = Seen()
             raise ValueError(
                 f'{type(self).__name__} has no class weights yet: class_weights="train" counts the pixels of the '
                 'training frames at the start of a run. Load trained weights, or choose class_weights="carrada".'
             )
         terms: dict[str, Tensor] = {}
-        for view, scores, mask, weights in zip(
-            _MASKED_VIEWS, logits, (range_doppler_mask, range_angle_mask), self.class_weights, strict=True
-        ):
-            terms[f"loss_{view}_cross_entropy"] = weighted_cross_entropy(scores, mask, weights) / 2
-            terms[f"loss_{view}_dice"] = self.dice_weight * soft_dice(scores, mask) / 2
-        if self.coherence_weight > 0:
-            terms["loss_coherence"] = self.coherence_weight * view_coherence(*logits)
-        return Losses.sum_of(terms)
+        with full_precision(range_doppler_mask):
+            logits = ViewLogits(*(in_full_precision(scores) for scores in logits))
+            for view, scores, mask, weights in zip(
+                _MASKED_VIEWS, logits, (range_doppler_mask, range_angle_mask), self.class_weights, strict=True
+            ):
+                terms[f"loss_{view}_cross_entropy"] = weighted_cross_entropy(scores, mask, weights) / 2
+                terms[f"loss_{view}_dice"] = self.dice_weight * soft_dice(scores, mask) / 2
+            if self.coherence_weight > 0:
+                terms["loss_coherence"] = self.coherence_weight * view_coherence(*logits)
+            return Losses.sum_of(terms)
 
     @torch.no_grad()
     def predict(self, batch: RadarBatch) -> list[RadarPrediction]:
@@ -182,7 +188,7 @@ class ViewSegmentation(RadarModel):
                     f"{self.moments}. Set the dataset's moments={self.moments}."
                 )
             views.append(self.normalization(view[:, -self.moments :], name))
-        return self.logits(*views)
+        return ViewLogits(*(in_full_precision(scores) for scores in self.logits(*views)))
 
     def _count(self, frames: Iterable[RadarFrame], counts: np.ndarray) -> Iterator[RadarFrame]:
         """Pass frames on and count the pixels of every class in those that show an object."""

@@ -63,15 +63,15 @@ def test_ranks_are_a_permutation_within_each_group() -> None:
 def test_every_ring_of_every_frame_keeps_its_share() -> None:
     coordinates = scattered(6000)
     shares = (0.5, 0.7, 0.6)
-    keep = draw_range_mask(coordinates, WIDE, (30, 50), shares, torch.Generator().manual_seed(0))
+    keep = draw_range_mask(coordinates, 2, WIDE, (30, 50), shares, torch.Generator().manual_seed(0))
     members: dict[tuple[int, int], list[bool]] = {}
     for row, kept in zip(coordinates.tolist(), keep.tolist(), strict=True):
         members.setdefault((row[0], ring_by_hand(row)), []).append(kept)
     assert len(members) == 6
     for (_, ring), kept in members.items():
         assert sum(kept) == int(len(kept) * shares[ring])
-    again = draw_range_mask(coordinates, WIDE, (30, 50), shares, torch.Generator().manual_seed(0))
-    other = draw_range_mask(coordinates, WIDE, (30, 50), shares, torch.Generator().manual_seed(1))
+    again = draw_range_mask(coordinates, 2, WIDE, (30, 50), shares, torch.Generator().manual_seed(0))
+    other = draw_range_mask(coordinates, 2, WIDE, (30, 50), shares, torch.Generator().manual_seed(1))
     assert torch.equal(keep, again)
     assert not torch.equal(keep, other)
 
@@ -79,7 +79,7 @@ def test_every_ring_of_every_frame_keeps_its_share() -> None:
 def test_every_voxel_of_a_ring_is_equally_likely() -> None:
     coordinates = torch.tensor([[0, 0, 320, i] for i in range(10)])
     generator = torch.Generator().manual_seed(0)
-    kept = sum(draw_range_mask(coordinates, WIDE, (30, 50), (0.5, 0.7, 0.7), generator).float() for _ in range(2000))
+    kept = sum(draw_range_mask(coordinates, 2, WIDE, (30, 50), (0.5, 0.7, 0.7), generator).float() for _ in range(2000))
     assert float((kept / 2000 - 0.5).abs().max()) < 0.05
 
 
