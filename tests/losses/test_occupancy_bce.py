@@ -45,3 +45,25 @@ def test_large_logits_stay_finite_and_gradcheck() -> None:
     assert float(occupancy_bce(far, coordinates).mean) == pytest.approx(250.0)
     logits = torch.randn(1, 1, 2, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: occupancy_bce(x, coordinates).mean, (logits,))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_summed_in_float32_and_kept_as_it_is(dtype: torch.dtype) -> None:
+    logits = torch.randn(2, 5, 16, 16).to(dtype).requires_grad_()
+    exact = logits.detach().float().requires_grad_()
+    coordinates = torch.tensor([[0, 1, 2, 3], [0, 4, 0, 0], [1, 2, 15, 7]], dtype=torch.int32)
+    saved: list[torch.Tensor] = []
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t),
+    ):
+        loss = occupancy_bce(logits, coordinates)
+    expected = occupancy_bce(exact, coordinates)
+    for name in ("mean", "occupied", "empty"):
+        value, wanted = getattr(loss, name), getattr(expected, name)
+        assert value.dtype == torch.float32, name
+        torch.testing.assert_close(value, wanted, rtol=1e-5, atol=1e-6)
+    assert {t.dtype for t in saved if t.shape == logits.shape} == {dtype}
+    (gradient,) = torch.autograd.grad(loss.mean, logits)
+    (wanted,) = torch.autograd.grad(expected.mean, exact)
+    torch.testing.assert_close(gradient.float(), wanted, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
