@@ -17,7 +17,7 @@ from adperception.engine.trainer import Trainer
 __all__ = ["ProgressBar"]
 
 _MEASURED_STEPS = 20
-_WAIT_SHARE_WORTH_ADVICE = 0.2
+_WAIT_SHARE_WORTH_ADVICE = 0.1
 
 
 class ProgressBar(Hook):
