@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -100,3 +102,19 @@ def test_unknown_name_and_restored_selection() -> None:
     with use_backend("torch"):
         assert backends._selected == "torch"
     assert backends._selected == "auto"
+
+
+def test_everything_but_the_backend_itself_works_without_triton() -> None:
+    """It comes with PyTorch's CUDA builds for Linux only."""
+    code = """
+import sys
+sys.modules["triton"] = None  # as if it were not installed
+import torch
+from adperception.engine import doctor, run, self_test
+from adperception.sparse import SparseTensor, SubMConv3d, backends
+x = SparseTensor(torch.ones(1, 1), torch.zeros(1, 4, dtype=torch.int32), (2, 2, 2), 1)
+assert SubMConv3d(1, 1, 3)(x).features.shape == (1, 1)
+backends._is_installed = lambda name: sys.modules.get(name, name) is not None
+assert "not installed" in backends.triton_problem(torch.device("cuda"))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
