@@ -217,7 +217,10 @@ def _parse(cls: type[T], section: Mapping[str, Any], what: str) -> T:
         if section_type is not None and isinstance(value, Mapping):
             value = _parse(section_type, value, f"an option of {key}")
         elif not _fits(value, hints[key]):
-            raise ValueError(f"{place}{key}={value!r} must be {_describe(hints[key])}, not {type(value).__name__}.")
+            wanted = _describe(hints[key])
+            # A text that is not among the possible ones is of the right type.
+            but = "" if isinstance(value, str) and "'" in wanted else f", not {type(value).__name__}"
+            raise ValueError(f"{place}{key}={value!r} must be {wanted}{but}.")
         arguments[key] = value
     place = next(iter(section.locations.values()), "") if isinstance(section, LocatedDict) else ""
     for name, entry in fields.items():
