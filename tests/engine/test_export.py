@@ -91,7 +91,7 @@ def test_exported_file_and_documented_decoding_give_the_models_predictions(
 
     # An untrained encoder's map is nearly constant; a varied one decides every comparison of scores.
     bev = torch.randn(1, 256, 16, 16).relu()
-    model.backbone_3d.forward = lambda voxels: bev  # type: ignore[method-assign, assignment]
+    model.backbone_3d.forward = lambda voxels, planned=None: bev  # type: ignore[method-assign, assignment]
     session = onnxruntime.InferenceSession(str(report.path), providers=["CPUExecutionProvider"])
     assert [x.name for x in session.get_inputs()] == ["bev_BCHW"]
     outputs = dict(zip(report.outputs, session.run(None, {"bev_BCHW": bev.numpy()}), strict=True))

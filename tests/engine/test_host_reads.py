@@ -161,14 +161,14 @@ def test_what_is_left_out() -> None:
 
 
 def test_places_are_inside_the_package() -> None:
-    from adperception.models.pretrain.voxel_pretraining import select_voxels
-    from adperception.structures import Voxels
+    from adperception.geometry.voxelization import Voxelizer
+    from adperception.structures import VoxelGrid
 
-    voxels = Voxels(torch.ones(3, 4), torch.zeros((3, 4), dtype=torch.int32), 1)
+    voxelizer, points = Voxelizer(VoxelGrid.create([0, 0, 0, 2, 2, 2], [1, 1, 1]), None, None), torch.ones(3, 4)
     with HostReads(cuda=False) as reads:
-        select_voxels(voxels, MASK[:, 0])
+        voxelizer(points)
     assert reads.places
-    assert all("in adperception/models/pretrain/voxel_pretraining.py:" in place for place in reads.places)
+    assert all("in adperception/geometry/voxelization.py:" in place for place in reads.places)
 
 
 @pytest.mark.gpu
