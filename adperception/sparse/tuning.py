@@ -24,6 +24,8 @@ __all__ = [
     "ConvolveBlocks",
     "DeviceTuning",
     "WeightGradientBlocks",
+    "as_options",
+    "block_key",
     "cache_folder",
     "convolve_blocks",
     "device_key",
