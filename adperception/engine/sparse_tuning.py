@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,9 +22,8 @@ from adperception.geometry.voxelization import VoxelCollate, Voxelizer
 from adperception.models.backbones.voxel_backbone_8x import VoxelBackBone8x
 from adperception.simulation.lidar_sensor import LidarSensor
 from adperception.simulation.simulate_kitti import simulate_frame
-from adperception.sparse import SparseConvolution, SparseTensor, backend_triton, use_backend
+from adperception.sparse import SparseConvolution, SparseTensor, use_backend
 from adperception.sparse.precision import float32_precision
-from adperception.sparse.triton_table import TapTable
 from adperception.sparse.tuning import (
     ConvolveBlocks,
     DeviceTuning,
@@ -36,6 +35,9 @@ from adperception.sparse.tuning import (
     write_tuning,
 )
 from adperception.structures import LidarFrame, PointCloud, VoxelGrid, Voxels
+
+if TYPE_CHECKING:  # needs Triton
+    from adperception.sparse.triton_table import TapTable
 
 __all__ = ["PRECISIONS", "Tuned", "measure_backends", "street_voxels", "tune_blocks"]
 
@@ -178,6 +180,8 @@ def _layers(
 
 
 def _forward_job(layer: SparseConvolution, features: Tensor, table: TapTable, precision: str) -> _Job:
+    from adperception.sparse import backend_triton
+
     volume, rows = layer.kernel.volume, len(table.coordinates)
     shape = (layer.in_channels, layer.out_channels, volume, rows)
     current = convolve_blocks(precision, *shape, features.device)
@@ -192,6 +196,8 @@ def _forward_job(layer: SparseConvolution, features: Tensor, table: TapTable, pr
 
 
 def _backward_job(layer: SparseConvolution, features: Tensor, table: TapTable, precision: str) -> _Job:
+    from adperception.sparse import backend_triton
+
     volume, rows = layer.kernel.volume, table.sites
     shape = (layer.out_channels, layer.in_channels, volume, rows)
     current = convolve_blocks(precision, *shape, features.device)
